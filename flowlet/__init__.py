@@ -1,0 +1,1 @@
+"""flowlet: LLM workflows made of plain functions."""

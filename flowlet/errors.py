@@ -1,0 +1,321 @@
+"""Every error of flowlet, in one tree.
+
+::
+
+    FlowletError
+    ├── DefinitionError (TypeError)       a step, workflow, prompt or chain is written wrongly
+    ├── ConfigError (ValueError)          settings, environment or provider choice
+    ├── BridgeError (RuntimeError)        a call that would block an event loop, with the line that works
+    ├── InputError (ValueError)           inputs that do not fit the hints
+    ├── OutputError (ValueError)          a model's answer that does not fit the type asked for
+    │   ├── Refused                       the model declined to answer
+    │   └── Truncated                     the answer ended at the token limit
+    ├── StepTimeout (TimeoutError)        a step outlived its own limit
+    ├── WorkflowTimeout (TimeoutError)    a run outlived its deadline
+    ├── RunCancelled                      the run was cancelled
+    ├── ResultNotReady (TimeoutError)     the wait for a result expired, the run goes on
+    ├── ProviderError                     a model call failed, told as facts
+    ├── BudgetExceeded                    the next call would pass a limit of tokens, calls or money
+    ├── PluginError                       a plugin is broken, missing or misbehaves
+    ├── RecordingError                    a recording is missing, stale or unsafe to write
+    └── JournalError                      a journal cannot be read or written
+
+    RunStopped (BaseException)            ends the body of a run that is over; never catch it
+
+All are frozen values with positional fields. They survive pickle and copy with their notes, and a
+step's exception of any type carries its place: see :func:`failure_of`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .usage import ExecutionMetrics
+
+__all__ = [
+    "BridgeError",
+    "BudgetExceeded",
+    "ConfigError",
+    "DefinitionError",
+    "Failure",
+    "FlowletError",
+    "InputError",
+    "JournalError",
+    "OutputError",
+    "PluginError",
+    "ProviderError",
+    "ProviderErrorKind",
+    "RecordingError",
+    "Refused",
+    "ResultNotReady",
+    "RunCancelled",
+    "RunStopped",
+    "StepTimeout",
+    "Truncated",
+    "WorkflowTimeout",
+    "attribute",
+    "failure_of",
+]
+
+_MARK = "__flowlet_failure__"
+
+
+def _rebuild(
+    cls: type[BaseException], args: tuple[object, ...], extra: Mapping[str, object]
+) -> BaseException:
+    exc = cls(*args)
+    exc.__dict__.update(extra)  # frozen: notes and failure go in behind __setattr__
+    return exc
+
+
+class _Portable:
+    """Pickling and copying that keep notes, which attrs' own ``__getstate__`` drops."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))  # type: ignore[attr-defined]
+
+
+class FlowletError(_Portable, Exception):
+    """Base class of all errors that flowlet raises."""
+
+
+@frozen
+class _Message(FlowletError):
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class DefinitionError(_Message, TypeError):
+    """A step, workflow, prompt or chain is written in a way that can't work."""
+
+
+class BridgeError(_Message, RuntimeError):
+    """A call would have blocked an event loop; the message shows the line that works."""
+
+
+class PluginError(_Message):
+    """A plugin is broken, missing or misbehaves."""
+
+
+class RecordingError(_Message):
+    """A recording is missing, does not match, or must not be written."""
+
+
+class JournalError(_Message):
+    """A journal can't be read or written."""
+
+
+@frozen
+class _Faults(FlowletError, ValueError):
+    message: str
+    faults: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join((self.message, *(f"  {fault}" for fault in self.faults)))
+
+
+class ConfigError(_Faults):
+    """Settings, environment or the choice of a provider are wrong; every fault is listed."""
+
+
+class InputError(_Faults):
+    """Values do not fit the hints of what they were passed to; every fault is listed with its path."""
+
+
+@frozen
+class OutputError(FlowletError, ValueError):
+    """A model's answer does not fit the type asked for.
+
+    *text* is the answer as it came; it is not part of the message, since it may be private.
+    """
+
+    message: str
+    faults: tuple[str, ...] = ()
+    text: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return "\n".join((self.message, *(f"  {fault}" for fault in self.faults)))
+
+
+class Refused(OutputError):
+    """The model, or its provider's filter, declined to answer."""
+
+
+class Truncated(OutputError):
+    """The answer ended at the token limit (``finish_reason="length"``)."""
+
+
+@frozen
+class StepTimeout(FlowletError, TimeoutError):
+    """A step outlived its own ``timeout``, in seconds."""
+
+    step: str
+    timeout: float
+
+    def __str__(self) -> str:
+        return f"step {self.step!r} did not finish within its timeout of {self.timeout:g} s"
+
+
+@frozen
+class WorkflowTimeout(FlowletError, TimeoutError):
+    """A run outlived its deadline; *metrics* were taken at that moment, before it was stopped."""
+
+    workflow: str
+    timeout: float
+    run_id: str
+    metrics: ExecutionMetrics = field(repr=False)
+
+    def __str__(self) -> str:
+        running = ", ".join(s.name for s in self.metrics.steps if s.state == "running")
+        done = sum(s.state == "completed" for s in self.metrics.steps)
+        where = f"in step {running}" if running else "between steps"
+        return (
+            f"workflow {self.workflow!r} did not finish within its timeout of {self.timeout:g} s "
+            f"(run {self.run_id}): {where}, {done} finished, "
+            f"{self.metrics.usage.total_tokens} tokens used so far"
+        )
+
+
+@frozen
+class RunCancelled(FlowletError):
+    """The run was cancelled; *metrics* tell how far it came."""
+
+    workflow: str
+    run_id: str
+    metrics: ExecutionMetrics | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"workflow {self.workflow!r} was cancelled (run {self.run_id})"
+
+
+@frozen
+class ResultNotReady(FlowletError, TimeoutError):
+    """The wait for a result expired, or nothing is left to fetch; the run itself is not touched."""
+
+    run_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"run {self.run_id}: {self.reason}"
+
+
+ProviderErrorKind = Literal[
+    "authentication",
+    "permission",
+    "bad_request",
+    "unsupported",
+    "not_found",
+    "quota",
+    "rate_limit",
+    "server",
+    "timeout",
+    "connection",
+    "bad_response",
+    "cancelled",
+    "other",
+]
+
+
+@frozen
+class ProviderError(FlowletError):
+    """A model call failed. Facts only: no SDK exception, and so no key, hangs on it.
+
+    *retry_after* is in seconds, as the server asked. *retryable* says whether the same request may
+    succeed when it is sent again.
+    """
+
+    kind: ProviderErrorKind
+    message: str
+    retryable: bool = False
+    status: int | None = None
+    code: str | None = None
+    request_id: str | None = None
+    retry_after: float | None = None
+    provider: str | None = None
+
+    def __str__(self) -> str:
+        facts: list[str] = [self.kind]
+        if self.status is not None:
+            facts.append(f"HTTP {self.status}")
+        if self.code is not None:
+            facts.append(self.code)
+        if self.request_id is not None:
+            facts.append(f"request {self.request_id}")
+        return f"{self.provider or 'provider'}: {self.message} ({', '.join(facts)})"
+
+
+@frozen
+class BudgetExceeded(FlowletError):
+    """The next model call would pass a limit; nothing was sent."""
+
+    budget: str
+    limit: str
+    spent: str
+
+    def __str__(self) -> str:
+        return (
+            f"budget of {self.limit} per {self.budget} is used up ({self.spent} spent); the call was not made"
+        )
+
+
+@frozen
+class RunStopped(_Portable, BaseException):
+    """Ends a body whose run is over (cancelled, timed out, or failed elsewhere).
+
+    A ``BaseException``, so that ``except Exception`` in a body can't keep a dead run alive.
+    """
+
+    run_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} is over ({self.reason}); no further step of it starts"
+
+
+@frozen
+class Failure:
+    """Where an exception left a step: the innermost step that it passed through.
+
+    *path* names the steps from the outermost to the failing one. *serial* orders steps within a process.
+    """
+
+    step: str
+    path: tuple[str, ...]
+    attempt: int
+    workflow: str
+    run_id: str
+    error: str
+    message: str
+    serial: int = field(default=0, repr=False)
+
+    def note(self) -> str:
+        """Say the place in one line, as the exception's note does."""
+        attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
+        return f"in step {' > '.join(self.path)!r}{attempt} of workflow {self.workflow!r} (run {self.run_id})"
+
+
+def attribute(exc: BaseException, failure: Failure) -> None:
+    """Put *failure* on *exc* as data and as a note, in place of an older one."""
+    old = failure_of(exc)
+    if old is not None:
+        exc.__notes__ = [note for note in exc.__notes__ if note != old.note()]
+    exc.__dict__[_MARK] = failure  # not setattr: the exception may be frozen
+    exc.add_note(failure.note())
+
+
+def failure_of(exc: BaseException) -> Failure | None:
+    """Tell which step *exc* came out of, or None when it never passed through one.
+
+    Works as well on an exception that was pickled in another process.
+    """
+    found = exc.__dict__.get(_MARK)
+    return found if isinstance(found, Failure) else None

@@ -1,0 +1,182 @@
+"""Facts that the engine tells observers, as frozen values, in the order in which they happened.
+
+Times are Unix times in seconds, durations seconds. *step* is None outside a step.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from .usage import CallRecord, RunState, StepState
+
+__all__ = [
+    "Event",
+    "FailureUnfetched",
+    "LoopRetired",
+    "ModelCalled",
+    "ModelRetried",
+    "PluginFailed",
+    "RunFinished",
+    "RunInfo",
+    "RunStarted",
+    "RunsCancelledAtExit",
+    "StepFinished",
+    "StepRetried",
+    "StepStarted",
+    "ThreadAbandoned",
+]
+
+
+@frozen
+class RunInfo:
+    """Which run a fact belongs to. *correlation_id* is shared by a run and all its child runs."""
+
+    id: str
+    workflow: str
+    correlation_id: str
+    parent_id: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@frozen
+class RunStarted:
+    """A run left ``pending`` for ``running``."""
+
+    run: RunInfo
+    at: float
+
+
+@frozen
+class RunFinished:
+    """A run reached a terminal state. *error* is the exception's text, None when it completed."""
+
+    run: RunInfo
+    at: float
+    state: RunState
+    duration: float
+    error: str | None = None
+
+
+@frozen
+class StepStarted:
+    """A call of a step began. *index* is the call's place among the run's steps."""
+
+    run: RunInfo
+    at: float
+    step: str
+    index: int
+    parent: int | None = None
+
+
+@frozen
+class StepFinished:
+    """A call of a step ended, after *attempts* attempts."""
+
+    run: RunInfo
+    at: float
+    step: str
+    index: int
+    state: StepState
+    duration: float
+    attempts: int = 1
+    error: str | None = None
+    parent: int | None = None
+
+
+@frozen
+class StepRetried:
+    """An attempt of a step failed and another follows in *wait* seconds."""
+
+    run: RunInfo
+    at: float
+    step: str
+    index: int
+    attempt: int
+    wait: float
+    reason: str
+
+
+@frozen
+class ModelCalled:
+    """An attempt of a model call ended, well or badly. *run* is None outside a run."""
+
+    run: RunInfo | None
+    at: float
+    record: CallRecord
+
+
+@frozen
+class ModelRetried:
+    """An attempt of a model call failed and another follows in *wait* seconds."""
+
+    run: RunInfo | None
+    at: float
+    step: str | None
+    model: str
+    attempt: int
+    wait: float
+    reason: str
+
+
+@frozen
+class ThreadAbandoned:
+    """A thread did not stop with its run; it may go on in the background. *count* such threads exist now."""
+
+    run: RunInfo | None
+    at: float
+    step: str | None
+    count: int
+
+
+@frozen
+class LoopRetired:
+    """A background event loop was blocked, or a run on it ignored its cancellation; later runs get a fresh one."""
+
+    run: RunInfo
+    at: float
+    backend: str
+    step: str | None
+
+
+@frozen
+class FailureUnfetched:
+    """A handle was dropped without anybody asking for its failed result."""
+
+    run: RunInfo
+    at: float
+    error: str
+
+
+@frozen
+class RunsCancelledAtExit:
+    """The interpreter ended while background runs were going on; they were cancelled."""
+
+    runs: tuple[RunInfo, ...]
+    at: float
+
+
+@frozen
+class PluginFailed:
+    """A plugin, an observer or a middleware failed and was set aside."""
+
+    run: RunInfo | None
+    at: float
+    plugin: str
+    error: str
+    distribution: str | None = None
+
+
+Event = (
+    RunStarted
+    | RunFinished
+    | StepStarted
+    | StepFinished
+    | StepRetried
+    | ModelCalled
+    | ModelRetried
+    | ThreadAbandoned
+    | LoopRetired
+    | FailureUnfetched
+    | RunsCancelledAtExit
+    | PluginFailed
+)

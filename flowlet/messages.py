@@ -1,0 +1,98 @@
+"""What goes to a model and what comes back, whoever provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+from .usage import UNKNOWN, TokenUsage
+
+__all__ = [
+    "Completion",
+    "Delta",
+    "FinishReason",
+    "JsonValue",
+    "Message",
+    "OutputFormat",
+    "Parameters",
+    "Request",
+    "Role",
+]
+
+JsonValue = None | bool | int | float | str | Sequence[Any] | Mapping[str, Any]
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "refusal", "other"]
+
+
+@frozen
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    content: str
+
+
+@frozen
+class Parameters:
+    """Sampling settings. What is None is not sent, so the provider's own default holds.
+
+    *extra* goes into the request as it is, for what only one provider knows (``reasoning_effort``).
+    """
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    extra: Mapping[str, JsonValue] = field(factory=dict[str, JsonValue])
+
+
+@frozen
+class OutputFormat:
+    """The JSON that an answer must be: a JSON Schema (draft 2020-12) under a name.
+
+    *mode* is how the provider is asked for it, the strictest way that it offers first.
+    """
+
+    name: str
+    schema: Mapping[str, Any]
+    mode: Literal["json_schema", "json_object", "prompt"] = "json_schema"
+
+
+@frozen
+class Request:
+    """One question to one model. *timeout* bounds the whole answer, in seconds."""
+
+    model: str
+    messages: tuple[Message, ...]
+    parameters: Parameters = Parameters()
+    output: OutputFormat | None = None
+    timeout: float = 600.0
+
+
+@frozen
+class Completion:
+    """A model's answer. *refusal* is what it said instead, where it declined."""
+
+    text: str
+    usage: TokenUsage = UNKNOWN
+    model: str = ""
+    finish_reason: FinishReason = "stop"
+    request_id: str | None = None
+    refusal: str | None = None
+    replayed: bool = False
+
+
+@frozen
+class Delta:
+    """A piece of a streamed answer. The last one brings *usage* and *finish_reason*, where known."""
+
+    text: str = ""
+    usage: TokenUsage | None = None
+    finish_reason: FinishReason | None = None
+    model: str | None = None
+    request_id: str | None = None
+    refusal: str | None = None
+    replayed: bool = False

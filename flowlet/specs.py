@@ -1,0 +1,115 @@
+"""What a decorated function is: one frozen recipe on it, and the names of every option."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from attrs import field, fields, frozen
+
+from .errors import DefinitionError
+
+__all__ = ["Backend", "RunOptions", "Spec", "StepOptions", "spec_of"]
+
+Backend = Literal["asyncio", "trio"]
+SPEC_ATTRIBUTE = "__flowlet__"
+
+
+@frozen
+class RunOptions:
+    """Options of one execution; None leaves a thing to the caller's run or to the settings.
+
+    *timeout* is in seconds from the moment the run is asked for. *correlation_id* ties a run to
+    what caused it (a request id); child runs take it over.
+    """
+
+    timeout: float | None = None
+    run_id: str | None = None
+    correlation_id: str | None = None
+    tags: tuple[str, ...] = ()
+    backend: Backend | None = None
+    model: str | None = None
+    middleware: tuple[Callable[..., object], ...] = ()
+
+
+@frozen
+class StepOptions:
+    """Options of a step. *timeout* (seconds) bounds each attempt, *max_concurrency* this process."""
+
+    attempts: int = 1
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    timeout: float | None = None
+    max_concurrency: int | None = None
+    check: bool = False
+
+
+@frozen(eq=False)
+class Spec:
+    """The recipe on a decorated function: what it is, its name and its options.
+
+    *plain* says that a call of the step needs nothing but a record.
+    """
+
+    kind: Literal["step", "workflow"]
+    name: str
+    is_async: bool
+    run: RunOptions = RunOptions()
+    step: StepOptions = StepOptions()
+    plain: bool = field(init=False)
+
+    @plain.default
+    def _is_plain(self) -> bool:
+        return self.step == StepOptions()
+
+
+def spec_of(fn: Callable[..., object]) -> Spec | None:
+    """The recipe on *fn*, or None for a function that is neither a step nor a workflow."""
+    found = getattr(fn, SPEC_ATTRIBUTE, None)
+    return found if isinstance(found, Spec) else None
+
+
+RUN_OPTIONS: Mapping[str, object] = {a.name: a.default for a in fields(RunOptions)}
+STEP_OPTIONS: Mapping[str, object] = {a.name: a.default for a in fields(StepOptions)}
+
+
+def checked_options(fn: str, options: Mapping[str, object]) -> None:
+    """Refuse values that no option can have, all faults at once.
+
+    Raises:
+        DefinitionError: naming *fn*, each option, what was found and what is expected.
+    """
+    faults = [fault for name, value in options.items() if (fault := _fault(name, value)) is not None]
+    if faults:
+        raise DefinitionError(f"{fn}: " + "; ".join(faults))
+
+
+def _fault(name: str, value: object) -> str | None:
+    if value is None or name not in _EXPECTED:
+        return None
+    check, expected = _EXPECTED[name]
+    return None if check(value) else f"{name}={value!r} is not {expected}"
+
+
+def _seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+_EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "timeout": (_seconds, "a positive number of seconds"),
+    "attempts": (_count, "a whole number of at least 1"),
+    "max_concurrency": (_count, "a whole number of at least 1"),
+    "name": (_name, "a name"),
+    "run_id": (_name, "a name"),
+    "correlation_id": (_name, "a name"),
+    "model": (_name, 'a model such as "openai:gpt-5-mini" or "offline"'),
+    "backend": (lambda value: value in ("asyncio", "trio"), '"asyncio" or "trio"'),
+    "check": (lambda value: isinstance(value, bool), "True or False"),
+}
