@@ -130,7 +130,10 @@ class ThreadAbandoned:
 
 @frozen
 class LoopRetired:
-    """A background event loop was blocked, or a run on it ignored its cancellation; later runs get a fresh one."""
+    """A background event loop was blocked, or a run on it ignored its cancellation.
+
+    It is left alone, and later runs get a fresh one.
+    """
 
     run: RunInfo
     at: float

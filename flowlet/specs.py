@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import Literal
 
-from attrs import field, fields, frozen
+from attrs import fields, frozen
 
 from .errors import DefinitionError
 
@@ -47,25 +48,30 @@ class StepOptions:
 class Spec:
     """The recipe on a decorated function: what it is, its name and its options.
 
-    *plain* says that a call of the step needs nothing but a record.
+    *fn* is the function as it was written. *plain* says that a call of the step needs nothing but a record.
     """
 
     kind: Literal["step", "workflow"]
+    fn: Callable[..., object]
     name: str
     is_async: bool
     run: RunOptions = RunOptions()
     step: StepOptions = StepOptions()
-    plain: bool = field(init=False)
-
-    @plain.default
-    def _is_plain(self) -> bool:
-        return self.step == StepOptions()
+    plain: bool = True
 
 
 def spec_of(fn: Callable[..., object]) -> Spec | None:
-    """The recipe on *fn*, or None for a function that is neither a step nor a workflow."""
+    """The recipe on *fn*, or None for a function that is neither a step nor a workflow.
+
+    A decorator around a step copies the recipe with the other attributes; what it makes is no step.
+    """
     found = getattr(fn, SPEC_ATTRIBUTE, None)
-    return found if isinstance(found, Spec) else None
+    return found if isinstance(found, Spec) and getattr(fn, "__wrapped__", None) is found.fn else None
+
+
+def bare(fn: Callable[..., object], spec: Spec) -> Callable[..., object]:
+    """The function below the decorator, bound as *fn* is."""
+    return MethodType(spec.fn, fn.__self__) if isinstance(fn, MethodType) else spec.fn
 
 
 RUN_OPTIONS: Mapping[str, object] = {a.name: a.default for a in fields(RunOptions)}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 __all__ = [
     "CallRecord",
@@ -45,7 +45,8 @@ UNKNOWN = TokenUsage(source="unknown")
 class CallRecord:
     """One attempt of one model call, failed ones too. *duration* is in seconds, *cost* in US dollars.
 
-    *cost* is None when tokens or price are unknown. *replayed* answers came from a recording and cost nothing.
+    *cost* is None when tokens or price are unknown. *step_index* is the step's place in the run's
+    ``ExecutionMetrics.steps``. *replayed* answers came from a recording and cost nothing.
     """
 
     provider: str
@@ -62,6 +63,7 @@ class CallRecord:
     run_id: str | None = None
     workflow: str | None = None
     step: str | None = None
+    step_index: int | None = None
     replayed: bool = False
 
 
@@ -84,6 +86,9 @@ class Usage:
     unknown: int = 0
     unpriced: int = 0
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in _FIELDS))
+
     @classmethod
     def of(cls, records: Iterable[CallRecord]) -> Usage:
         """Sum *records* up."""
@@ -104,6 +109,9 @@ class Usage:
             elif usage.source != "unknown":
                 unpriced += 1
         return cls(calls, failed, prompt, completion, total, cached, reasoning, cost, unknown, unpriced)
+
+
+_FIELDS = tuple(a.name for a in fields(Usage))
 
 
 @frozen

@@ -1,0 +1,132 @@
+"""The bridge: a plain call in an async body suspends that body, and the event loop goes on.
+
+A body is driven through a pooled greenlet, one resumption at a time. When a sync step is called in
+it, the greenlet is kept, what is to be awaited goes to the task underneath, and its result comes
+back. Between resumptions no greenlet is held. This is the only file that knows greenlets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+from ._loops import Port, interruptible
+
+T = TypeVar("T")
+_POOL_SIZE = 64
+
+
+class Body(greenlet):
+    """A greenlet that runs one resumption of a body at a time."""
+
+    caller: greenlet
+    job: tuple[Coroutine[Any, Any, Any], Any, BaseException | None] | None
+    request: Awaitable[Any] | None
+    yielded: Any
+    returned: bool
+    result: Any
+    error: BaseException | None
+
+
+def in_body() -> bool:
+    """Whether this code runs in an async body, so that :func:`suspend` works."""
+    return type(getcurrent()) is Body
+
+
+def suspend(awaitable: Awaitable[T]) -> T:
+    """Await *awaitable* from plain code in an async body.
+
+    Outcomes that may be a StopIteration are passed as values (a job): one that crosses a coroutine
+    becomes a RuntimeError.
+    """
+    body = getcurrent()
+    assert type(body) is Body
+    body.request = awaitable
+    body.caller.switch()
+    result, error = body.result, body.error
+    body.result = body.error = None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error
+    return result  # type: ignore[no-any-return]
+
+
+def _serve() -> None:
+    body = getcurrent()
+    assert type(body) is Body
+    while True:
+        _resume(body)
+        body.caller.switch()
+
+
+def _resume(body: Body) -> None:
+    assert body.job is not None
+    coroutine, value, error = body.job
+    body.job = None
+    try:
+        body.yielded = coroutine.send(value) if error is None else coroutine.throw(error)
+    except StopIteration as stop:
+        body.returned, body.result = True, stop.value
+    except BaseException as exc:  # noqa: BLE001 -- carried across as a value
+        body.error = exc
+
+
+def _new_body() -> Body:
+    body = Body(interruptible(_serve))
+    body.request = body.yielded = body.result = body.error = body.job = None
+    body.returned = False
+    return body
+
+
+class Drive:
+    """Awaits the coroutine of a body so that plain calls in it can be suspended."""
+
+    __slots__ = ("_coroutine", "_port")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], port: Port) -> None:
+        self._coroutine = coroutine
+        self._port = port
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """Resume the body until it returns or raises."""
+        pool: list[Body] = self._port.greenlets
+        value: Any = None
+        error: BaseException | None = None
+        while True:
+            body = pool.pop() if pool else _new_body()
+            body.job = (self._coroutine, value, error)
+            value = error = None
+            body.caller = here = getcurrent()
+            body.gr_context = here.gr_context  # a greenlet has its own context: share the task's
+            body.switch()
+            while body.request is not None:
+                request, body.request = body.request, None
+                try:
+                    body.result = yield from request.__await__()
+                except BaseException as exc:  # noqa: BLE001 -- raised again in the body
+                    body.error = exc
+                del request
+                body.caller = getcurrent()
+                body.switch()
+            yielded, result, error, returned = body.yielded, body.result, body.error, body.returned
+            body.yielded = body.result = body.error = None
+            body.returned = False
+            if len(pool) < _POOL_SIZE:
+                pool.append(body)
+            del body, here
+            if returned:
+                return result
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error
+            try:
+                value = yield yielded
+            except BaseException as exc:  # noqa: BLE001 -- thrown into the body
+                error = exc
+            del yielded, result

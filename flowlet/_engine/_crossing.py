@@ -1,0 +1,227 @@
+"""Calls that change sides: from an event loop to a worker thread, from a thread to the run's loop or to another thread.
+
+The caller waits, and stops waiting when its scope is stopped: what is inside flowlet (a model call,
+a wait) may end within the grace, anything else is left behind, unless a time limit has passed;
+then nothing is waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import Any
+
+import anyio
+
+from .._scope import Scope
+from ..context import Frame, current
+from ..errors import RunStopped
+from ..events import ThreadAbandoned
+from ..settings import process
+from ._bridge import Drive
+from ._loops import Port, current_port
+from ._threads import Job, Latch, Threads
+
+SETTLE = 1.0
+"""Seconds beyond the grace after which a task that ignores its cancellation is given up."""
+
+COURTESY = 0.05
+"""Seconds that a thread outside flowlet gets to end by itself before it is left behind."""
+
+
+def _enter(frame: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    current.set(frame)
+    return fn(*args, **kwargs)
+
+
+def _carry_back(context: Context) -> None:
+    for variable, value in context.items():
+        if variable is not current and variable.get(_MISSING) is not value:
+            variable.set(value)
+
+
+_MISSING: Any = object()
+
+
+def grace_of(scope: Scope) -> float:
+    """Seconds that what is in flight in *scope* may still take."""
+    return 0.0 if scope.timed_out else process.settings.grace
+
+
+def abandon(job: Job, frame: Frame) -> None:
+    """Leave the thread of *job* behind, and tell it."""
+    threads = process.of(Threads)
+    if threads.abandon(job):
+        info = None if frame.run is None else frame.run.info
+        step = None if frame.step is None else frame.step.name
+        process.notice(ThreadAbandoned(info, time.time(), step, threads.abandoned))
+
+
+async def in_thread(frame: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
+    """Call *fn* on a worker thread in *frame*, while the loop goes on; answer the finished job."""
+    waiter = current_port().waiter()
+    scope = frame.scope = Scope(frame.scope.run_id, frame.scope)
+    job = Job(copy_context(), _enter, (frame, fn, args, kwargs), waiter.wake)
+    process.of(Threads).submit(job)
+    try:
+        await waiter.wait()
+    except BaseException:
+        scope.stop("timeout" if scope.timed_out else "cancelled")
+        grace = grace_of(scope)
+        if job.busy and grace and not job.finished:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace):
+                await waiter.wait()
+        abandon(job, frame)
+        raise
+    finally:
+        scope.leave()
+    if job.error is None:
+        _carry_back(job.context)
+    return job
+
+
+def park(latch: Latch, scope: Scope, timeout: float | None = None) -> bool:
+    """Wait in this thread until *latch* is set, *scope* is stopped or *timeout* seconds have passed."""
+    threads = process.of(Threads)
+    lent = threads.lend()
+    scope.on_stop(latch.set)
+    try:
+        return latch.wait(timeout)
+    finally:
+        scope.forget(latch.set)
+        threads.reclaim(lent)
+
+
+def in_other_thread(
+    frame: Frame,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    timeout: float | None = None,
+) -> Job:
+    """Call *fn* on another thread in *frame* and wait in this one; answer the job, finished unless time ran out.
+
+    Raises:
+        RunStopped: the scope of *frame* was stopped meanwhile.
+    """
+    latch = Latch()
+    scope = frame.scope = Scope(frame.scope.run_id, frame.scope)
+    job = Job(copy_context(), _enter, (frame, fn, args, kwargs), latch.set)
+    process.of(Threads).submit(job)
+    try:
+        park(latch, scope, timeout)
+    except BaseException:  # Ctrl-C
+        scope.stop("cancelled")
+        settle([job], latch, frame)
+        raise
+    finally:
+        scope.leave()
+    if job.finished:
+        if job.error is None:
+            _carry_back(job.context)
+    elif scope.reason is None:
+        scope.stop("timeout")
+        abandon(job, frame)
+    else:
+        settle([job], latch, frame)
+        scope.check()
+    return job
+
+
+def settle(jobs: list[Job], latch: Latch, frame: Frame) -> None:
+    """Let those of *jobs* that are inside flowlet end within the grace, and leave the others behind."""
+    grace = grace_of(frame.scope)
+    begun = time.monotonic()
+    for job in jobs:
+        while not job.finished:
+            left = begun + (grace if job.busy else min(grace, COURTESY)) - time.monotonic()
+            if left <= 0:
+                break
+            latch.wait(min(left, COURTESY))
+        abandon(job, frame)
+
+
+class LoopCall:
+    """A coroutine function called in a task of the engine's own; its outcome is kept as a value."""
+
+    def __init__(self, frame: Frame, fn: Callable[..., Coroutine[Any, Any, Any]], port: Port) -> None:
+        self.frame = frame
+        self.scope = frame.scope = Scope(frame.scope.run_id, frame.scope)
+        self.fn = fn
+        self.port = port
+        self.finished = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def start(self, done: Callable[[], object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Start the task from any thread.
+
+        Raises:
+            RunStopped: the loop has ended.
+        """
+        self.context = copy_context()
+        task = (done, args, kwargs)
+        if not self.port.call(lambda: self.port.spawn(self._run, task, self.context)):
+            raise RunStopped(self.scope.run_id, "its event loop has ended")
+
+    async def _run(self, done: Callable[[], object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        current.set(self.frame)
+        cancel_scope = anyio.CancelScope()
+        self.scope.on_stop(lambda: self.port.call(cancel_scope.cancel))
+        try:
+            with cancel_scope:
+                await self._call(args, kwargs)
+        finally:
+            if not self.finished:
+                self.error = RunStopped(self.scope.run_id, self.scope.reason or "cancelled")
+                self.finished = True
+            done()
+
+    async def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            self.result = await Drive(self.fn(*args, **kwargs), self.port)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as exc:  # noqa: BLE001 -- handed on to whoever waits
+            self.error = exc
+        self.finished = True
+
+    def outcome(self) -> Any:
+        """Give the result, or raise what the call raised."""
+        if self.error is not None:
+            raise self.error
+        _carry_back(self.context)
+        return self.result
+
+
+def on_loop(
+    frame: Frame,
+    port: Port,
+    fn: Callable[..., Coroutine[Any, Any, Any]],
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """Call the coroutine function *fn* on the loop of *port*, in *frame*, and wait in this thread.
+
+    Raises:
+        RunStopped: the scope of *frame* was stopped meanwhile.
+    """
+    latch = Latch()
+    call = LoopCall(frame, fn, port)
+    scope = call.scope
+    call.start(latch.set, args, kwargs or {})
+    try:
+        park(latch, scope)
+        if not call.finished and not scope.timed_out:
+            latch.wait(grace_of(scope) + SETTLE)
+        if not call.finished:
+            scope.check()
+    except BaseException:
+        if scope.reason is None:  # Ctrl-C
+            scope.stop("cancelled")
+            latch.wait(grace_of(scope) + SETTLE)
+        raise
+    finally:
+        scope.leave()
+    return call.outcome()

@@ -1,0 +1,230 @@
+"""Many calls at once: results in order, the first failure ends the rest and is raised as it is."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import copy_context
+from typing import Any
+
+import anyio
+
+from .._scope import Scope
+from ..context import Frame, current, here
+from ..errors import BridgeError
+from ..settings import process
+from ._bridge import Drive, in_body, suspend
+from ._crossing import in_thread, on_loop, park, settle
+from ._handle import Run, record_of
+from ._loops import Port, current_port, is_cancellation, running_loop
+from ._runs import in_ipython
+from ._runtimes import Runtimes
+from ._steps import port_of
+from ._threads import Job, Latch, Threads
+
+Function = Callable[..., Any]
+
+
+class _Fan:
+    """A fan-out: what is left to do, the results so far, the first failure."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.frame = here()
+        self.scope = Scope(self.frame.scope.run_id, self.frame.scope)
+        self.place = self.frame.below(self.scope)
+        values = list(items)
+        self.results: list[Any] = [None] * len(values)
+        self._left = iter(enumerate(values))
+        self._lock = threading.Lock()
+        self.first: BaseException | None = None
+
+    def next(self) -> tuple[int, Any] | None:
+        """What to do next, or None when all is begun or one has failed."""
+        with self._lock:
+            return None if self.scope.reason is not None else next(self._left, None)
+
+    def fail(self, exc: BaseException) -> None:
+        """Remember the first failure and end the rest."""
+        with self._lock:
+            if self.first is None and self.scope.reason is None:
+                self.first = exc
+        self.scope.stop("failed")
+
+    def finish(self) -> list[Any]:
+        """Give the results, or raise the first failure."""
+        self.scope.leave()
+        if self.first is not None:
+            try:
+                raise self.first
+            finally:
+                self.first = None
+        self.frame.scope.check()
+        return self.results
+
+
+def map_in_threads(fn: Function, items: Iterable[Any], max_concurrency: int) -> list[Any]:
+    """Call *fn* with each item, on worker threads or on the run's loop by its colour, and wait in this thread."""
+    if in_body():
+        return suspend(map_in_tasks(fn, items, max_concurrency))
+    if running_loop() is not None and not in_ipython():
+        raise BridgeError(
+            "pmap(...) would block the event loop of this task, which flowlet did not start.\n"
+            "    write:  await apmap(...)"
+        )
+    if inspect.iscoroutinefunction(fn):
+        frame = here()
+        result: list[Any] = on_loop(
+            frame.below(frame.scope), _port(frame), map_in_tasks, (fn, items, max_concurrency)
+        )
+        return result
+    fan = _Fan(items)
+    workers = min(len(fan.results), max_concurrency)
+    if workers:
+        _run_workers(fan, fn, workers)
+    return fan.finish()
+
+
+def _port(frame: Frame) -> Port:
+    if frame.run is not None:
+        port: Port = port_of(frame.run)
+        return port
+    return process.of(Runtimes).port(process.settings.backend)
+
+
+def _run_workers(fan: _Fan, fn: Function, workers: int) -> None:
+    latch = Latch()
+    left = workers
+    lock = threading.Lock()
+
+    def done() -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = left == 0
+        if last:
+            latch.set()
+
+    def work() -> None:
+        while (task := fan.next()) is not None:
+            index, item = task
+            try:
+                fan.results[index] = context.copy().run(_enter, fan.place, fn, item)
+            except BaseException as exc:  # noqa: BLE001 -- raised by finish()
+                fan.fail(exc)
+
+    context = copy_context()
+    jobs = [Job(context.copy(), work, (), done) for _ in range(workers)]
+    threads = process.of(Threads)
+    try:
+        for job in jobs:
+            threads.submit(job)
+        park(latch, fan.scope)
+    except BaseException:
+        fan.scope.stop("cancelled")
+        raise
+    finally:
+        settle(jobs, latch, fan.place)
+
+
+def _enter(frame: Frame, fn: Function, item: Any) -> Any:
+    current.set(frame)
+    return fn(item)
+
+
+async def map_in_tasks(fn: Function, items: Iterable[Any], max_concurrency: int) -> list[Any]:
+    """Call *fn* with each item, in tasks or on worker threads by its colour, and wait in this task."""
+    fan = _Fan(items)
+    port = current_port()
+    call = _caller(fn, port)
+
+    async def one(index: int, item: Any) -> None:
+        current.set(fan.place)
+        try:
+            fan.results[index] = await call(item)
+        except BaseException as exc:
+            if is_cancellation(exc) and not isinstance(exc, KeyboardInterrupt):
+                raise
+            fan.fail(exc)
+            group.cancel_scope.cancel()
+        else:
+            begin()
+
+    def begin() -> None:
+        if (task := fan.next()) is not None:
+            group.start_soon(one, *task)
+
+    try:
+        async with anyio.create_task_group() as group:
+            for _ in range(min(len(fan.results), max_concurrency)):
+                begin()
+    except BaseException:
+        fan.scope.stop("cancelled")
+        fan.scope.leave()
+        raise
+    return fan.finish()
+
+
+def _caller(fn: Function, port: Port) -> Callable[[Any], Awaitable[Any]]:
+    async def in_task(item: Any) -> Any:
+        return await Drive(fn(item), port)
+
+    async def on_thread(item: Any) -> Any:
+        frame = here()
+        job = await in_thread(frame.below(frame.scope), fn, (item,), {})
+        return job.outcome()
+
+    return in_task if inspect.iscoroutinefunction(fn) else on_thread
+
+
+async def await_all(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
+    """Await all in tasks of their own."""
+
+    async def one(awaitable: Awaitable[Any]) -> Any:
+        return await awaitable
+
+    try:
+        return await map_in_tasks(one, awaitables, max(1, len(awaitables)))
+    except BaseException:
+        for awaitable in awaitables:
+            if isinstance(awaitable, Run):
+                awaitable.cancel()
+        raise
+    finally:
+        for awaitable in awaitables:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()  # one that was never begun; harmless for the others
+
+
+def wait_all(handles: Sequence[Run[Any]]) -> list[Any]:
+    """Wait in this thread for all runs; when one fails, cancel the others and raise its error."""
+    if in_body():
+        return suspend(await_all(handles))
+    if running_loop() is not None and not in_ipython():
+        raise BridgeError(
+            "gather(...) would block the event loop of this task, which flowlet did not start.\n"
+            "    write:  await agather(...)"
+        )
+    latch = Latch()
+    ended: list[Run[Any]] = []
+    for handle in handles:
+        record_of(handle).on_end(lambda handle=handle: (ended.append(handle), latch.set()))
+    try:
+        _until_all(handles, ended, latch)
+    except BaseException:
+        for handle in handles:
+            handle.cancel()
+        raise
+    return [handle.result() for handle in handles]
+
+
+def _until_all(handles: Sequence[Run[Any]], ended: list[Run[Any]], latch: Latch) -> None:
+    scope = here().scope
+    seen = 0
+    while seen < len(handles):
+        park(latch, scope)
+        scope.check()
+        while seen < len(ended):
+            if ended[seen].state != "completed":
+                ended[seen].result()
+            seen += 1

@@ -1,0 +1,221 @@
+"""The handle of a run: look at it, wait for it, cancel it."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+from ..context import RunRecord, current
+from ..errors import BridgeError, ResultNotReady
+from ..events import Event, RunFinished, RunStarted, StepFinished, StepStarted
+from ..settings import process
+from ..usage import ExecutionMetrics, RunState
+from ._bridge import in_body, suspend
+from ._crossing import park
+from ._loops import Waiter, current_port, running_loop
+from ._runs import Recent, cancel, dropped, in_ipython, outcome, start_run
+from ._threads import Latch
+
+R = TypeVar("R")
+
+
+class Run(Generic[R]):
+    """The handle of a run, as :func:`flowlet.start` returns it.
+
+    The result can be fetched again and again, until the handle is dropped.
+    """
+
+    __slots__ = ("__weakref__", "_run")
+
+    def __init__(self, run: RunRecord) -> None:
+        self._run = run
+        run.handle = weakref.ref(self)
+
+    def __del__(self) -> None:
+        run = self._run
+        if run.launched:
+            run.on_end(partial(dropped, run))
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} of {self.workflow!r}: {self.state}>"
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._run.id
+
+    @property
+    def workflow(self) -> str:
+        """The name of what runs."""
+        return self._run.workflow
+
+    @property
+    def state(self) -> RunState:
+        """``pending``, ``running``, ``completed``, ``failed``, ``cancelled`` or ``timeout``."""
+        return self._run.state
+
+    @property
+    def metrics(self) -> ExecutionMetrics:
+        """The figures of this moment, final ones when the run is over."""
+        return self._run.metrics()
+
+    def cancel(self) -> bool:
+        """Ask the run to stop, from any thread; False when it is over.
+
+        Model calls in flight may finish within the grace. It returns at once: to wait, fetch the result.
+        """
+        return cancel(self._run)
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the result, at most *timeout* seconds. In an async body only the body waits.
+
+        Raises:
+            ResultNotReady: the wait expired (the run goes on), or the result was handed out elsewhere.
+            BridgeError: an event loop runs in this thread; ``await`` the handle there.
+            RunCancelled, WorkflowTimeout: the run ended so. Else whatever its body raised.
+        """
+        if not self._run.over:
+            if in_body():
+                suspend(self._wait(timeout))
+            elif running_loop() is not None and not in_ipython():
+                raise BridgeError(
+                    "handle.result() would block the event loop that runs in this thread.\n"
+                    "    write:  await handle"
+                )
+            else:
+                self._wait_in_thread(timeout)
+        return self._outcome(timeout)
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        """Wait for the result in a task."""
+        if not self._run.over:
+            yield from self._wait(None).__await__()
+        return self._outcome(None)
+
+    def _outcome(self, timeout: float | None) -> R:
+        run = self._run
+        if not run.over:
+            raise ResultNotReady(run.id, f"no result after {timeout:g} s; it is {run.state}")
+        if run.error is None and not run.launched:
+            raise ResultNotReady(run.id, "its result is gone: it went to the caller, or its handle was dropped")
+        return cast("R", outcome(run))
+
+    def _wait_in_thread(self, timeout: float | None) -> None:
+        latch = Latch()
+        self._run.on_end(latch.set)
+        frame = current.get()
+        try:
+            if frame is None:
+                latch.wait(timeout)
+            else:
+                park(latch, frame.scope, timeout)
+                if not self._run.over:
+                    frame.scope.check()
+        finally:
+            self._run.forget(latch.set)
+
+    async def _wait(self, timeout: float | None) -> None:
+        import anyio
+
+        waiter = current_port().waiter()
+        self._run.on_end(waiter.wake)
+        try:
+            with anyio.move_on_after(timeout):
+                await waiter.wait()
+        finally:
+            self._run.forget(waiter.wake)
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Event]]:
+        """Follow the run: ``async with handle.events() as events: async for event in events: ...``.
+
+        What has happened before comes first; the end of the run ends the iteration.
+        """
+        feed = _Feed(self._run)
+        self._run.observers = (*self._run.observers, feed.put)
+        self._run.simple = False
+        try:
+            yield feed
+        finally:
+            self._run.observers = tuple(o for o in self._run.observers if o != feed.put)
+
+
+class _Feed:
+    """The events of one run for one task, from the run's beginning."""
+
+    def __init__(self, run: RunRecord) -> None:
+        self._queue: deque[Event] = deque()
+        self._waiter: Waiter | None = None
+        self._seen_end = False
+        self._port = current_port()
+        self._past(run)
+
+    def _past(self, run: RunRecord) -> None:
+        info = run.info
+        epoch = run.started_at - run.started
+        if run.state != "pending":
+            self._queue.append(RunStarted(info, run.started_at))
+        for step in run.metrics().steps:
+            at = epoch + run.started + step.started
+            self._queue.append(StepStarted(info, at, step.name, step.index, step.parent))
+            if step.state != "running":
+                end = at + step.duration
+                self._queue.append(
+                    StepFinished(
+                        info, end, step.name, step.index, step.state, step.duration, step.attempts, step.error, step.parent
+                    )
+                )
+        if run.over:
+            self.put(RunFinished(info, epoch + (run.ended or 0.0), run.state, run.duration(), run.metrics().error))
+
+    def put(self, event: Event) -> None:
+        self._queue.append(event)
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.wake()
+
+    def __aiter__(self) -> _Feed:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._queue:
+            if self._seen_end:
+                raise StopAsyncIteration
+            self._waiter = self._port.waiter()
+            if not self._queue:
+                await self._waiter.wait()
+            self._waiter = None
+        event = self._queue.popleft()
+        self._seen_end = isinstance(event, RunFinished)
+        return event
+
+
+def record_of(handle: Run[Any]) -> RunRecord:
+    """The record behind *handle*."""
+    return handle._run
+
+
+def handle_of(run: RunRecord) -> Run[Any]:
+    """The handle of *run* that somebody holds, or a new one."""
+    held = None if run.handle is None else run.handle()
+    return held if held is not None else Run(run)
+
+
+def start_handle(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run[Any]:
+    """Start a run of *fn* and return its handle at once."""
+    return Run(start_run(fn, args, kwargs))
+
+
+def recent() -> list[Run[Any]]:
+    """The handles of the newest runs, the newest first."""
+    return [handle_of(run) for run in reversed(process.of(Recent).runs.copy())]
+
+
+def newest_here() -> Run[Any] | None:
+    """The handle of the newest run that this thread or task asked for."""
+    run = process.of(Recent).of_here()
+    return None if run is None else handle_of(run)

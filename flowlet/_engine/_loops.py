@@ -1,0 +1,242 @@
+"""The event loops: wake-ups from other threads, and tasks of the engine's own.
+
+The only file that names asyncio and trio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+from ..errors import ConfigError, RunStopped
+from ..settings import process
+from ._threads import LoopExecutor
+
+if TYPE_CHECKING:
+    import trio
+
+_asyncio_loop = asyncio._get_running_loop  # noqa: SLF001 -- 70 ns; get_running_loop() raises where none runs
+
+
+def running_loop() -> object | None:
+    """The event loop that runs in this thread: asyncio's, trio's token, or None."""
+    loop = _asyncio_loop()
+    if loop is None and "trio" in sys.modules:
+        lowlevel = sys.modules["trio"].lowlevel
+        if lowlevel.in_trio_run():
+            return lowlevel.current_trio_token()  # type: ignore[no-any-return]
+    return loop
+
+
+class Waiter(Protocol):
+    """One task's wait for one wake-up from any thread."""
+
+    def wake(self) -> None:
+        """End the wait; again, or too late, is harmless."""
+        ...
+
+    async def wait(self) -> None:
+        """Wait. After a cancelled wait one may wait again."""
+        ...
+
+
+class Port:
+    """The way into one event loop from other threads; all wake-ups of a moment share one callback."""
+
+    def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
+        self._soon = soon
+        self._calls: deque[Callable[[], object]] = deque()
+        self._scheduled = False
+        self.greenlets: list[Any] = []
+        self.closed = False
+
+    def call(self, fn: Callable[[], object]) -> bool:
+        """Call *fn* in the loop soon; False when the loop is gone."""
+        self._calls.append(fn)
+        if not self._scheduled:
+            self._scheduled = True
+            try:
+                self._soon(self._drain)
+            except RuntimeError:  # the loop is closed, on either backend
+                self.closed = True
+                return False
+        return not self.closed
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        calls = self._calls
+        while calls:
+            calls.popleft()()
+
+    def waiter(self) -> Waiter:
+        """Make a waiter for the current task."""
+        raise NotImplementedError
+
+    def spawn(self, fn: Callable[..., Awaitable[None]], args: tuple[Any, ...], context: Context) -> None:
+        """Start a task of the engine's own; *fn* must not raise. Only in the loop."""
+        raise NotImplementedError
+
+
+class _AsyncioWaiter:
+    __slots__ = ("_fired", "_future", "_port")
+
+    def __init__(self, port: _AsyncioPort) -> None:
+        self._port = port
+        self._fired = False
+        self._future: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        self._port.call(self._fire)
+
+    def _fire(self) -> None:
+        self._fired = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self) -> None:
+        if not self._fired:
+            self._future = self._port.loop.create_future()
+            await self._future
+
+
+class _AsyncioPort(Port):
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop.call_soon_threadsafe)
+        self.loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def waiter(self) -> Waiter:
+        return _AsyncioWaiter(self)
+
+    def spawn(self, fn: Callable[..., Any], args: tuple[Any, ...], context: Context) -> None:
+        task = self.loop.create_task(fn(*args), context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _TrioWaiter:
+    __slots__ = ("_fired", "_port", "_task")
+
+    def __init__(self, port: _TrioPort) -> None:
+        self._port = port
+        self._fired = False
+        self._task: trio.lowlevel.Task | None = None
+
+    def wake(self) -> None:
+        self._port.call(self._fire)
+
+    def _fire(self) -> None:
+        self._fired = True
+        task, self._task = self._task, None
+        if task is not None:
+            self._port.lowlevel.reschedule(task)
+
+    def _abort(self, _: object) -> Any:
+        self._task = None
+        return self._port.lowlevel.Abort.SUCCEEDED
+
+    async def wait(self) -> None:
+        if not self._fired:
+            self._task = self._port.lowlevel.current_task()
+            await self._port.lowlevel.wait_task_rescheduled(self._abort)
+
+
+class _TrioPort(Port):
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        import trio
+
+        super().__init__(token.run_sync_soon)
+        self.lowlevel = trio.lowlevel
+
+    def waiter(self) -> Waiter:
+        return _TrioWaiter(self)
+
+    def spawn(self, fn: Callable[..., Awaitable[None]], args: tuple[Any, ...], context: Context) -> None:
+        self.lowlevel.spawn_system_task(fn, *args, context=context)
+
+
+class Ports:
+    """The ports of the running loops, by loop, not by thread."""
+
+    def __init__(self) -> None:
+        self._by_loop: weakref.WeakKeyDictionary[object, Port] = weakref.WeakKeyDictionary()
+
+    def of(self, loop: object) -> Port:
+        """The port of *loop*, made when first asked for."""
+        found = self._by_loop.get(loop)
+        if found is None:
+            made = _AsyncioPort(loop) if isinstance(loop, asyncio.AbstractEventLoop) else _TrioPort(loop)  # type: ignore[arg-type]
+            with process.lock:
+                found = self._by_loop.setdefault(loop, made)
+        return found
+
+
+def current_port() -> Port:
+    """The port of the loop that runs in this thread."""
+    loop = running_loop()
+    if loop is None:
+        raise RuntimeError("no event loop runs in this thread")
+    return process.of(Ports).of(loop)
+
+
+def is_cancellation(exc: BaseException) -> bool:
+    """Whether *exc* says that somebody wants this to end, rather than that it failed."""
+    if isinstance(exc, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit | RunStopped):
+        return True
+    return "trio" in sys.modules and isinstance(exc, sys.modules["trio"].Cancelled)
+
+
+def interruptible(fn: Callable[..., None]) -> Callable[..., None]:
+    """Let Ctrl-C reach *fn*, the outermost function of a greenlet, which trio takes for its own code."""
+    if "trio" in sys.modules:
+        return sys.modules["trio"].lowlevel.disable_ki_protection(fn)  # type: ignore[no-any-return]
+    return fn
+
+
+def task_identity() -> object:
+    """What tells the current task from others in this thread; None outside a loop."""
+    loop = _asyncio_loop()
+    if loop is not None:
+        task = asyncio.current_task(loop)
+        return None if task is None else id(task)
+    return id(sys.modules["trio"].lowlevel.current_task()) if running_loop() is not None else None
+
+
+def serve(backend: str, ready: Callable[[Port], object], stop: Callable[[Port, Waiter], object]) -> None:
+    """Run an event loop in this thread until the waiter given to *stop* is woken.
+
+    Raises:
+        ConfigError: trio is asked for and not installed.
+    """
+    require(backend)
+
+    async def main() -> None:
+        if backend == "asyncio":
+            asyncio.get_running_loop().set_default_executor(LoopExecutor())
+        port = current_port()
+        waiter = port.waiter()
+        stop(port, waiter)
+        ready(port)
+        await waiter.wait()
+
+    anyio.run(main, backend=backend)
+
+
+def require(backend: str) -> None:
+    """Check that *backend* can be used.
+
+    Raises:
+        ConfigError: trio is asked for and not installed.
+    """
+    if backend == "trio" and "trio" not in sys.modules:
+        try:
+            import trio as _  # noqa: F401
+        except ImportError:
+            raise ConfigError('backend "trio" needs trio: pip install "flowlet[trio]"') from None

@@ -1,0 +1,85 @@
+"""Calls on their way through the middleware, each of it in its own colour.
+
+Sync middleware of an async call runs on a worker thread, async middleware of a sync call on the
+run's loop; ``next`` changes sides again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from ..context import Frame
+from ..protocols import ModelCall, RunCall, StepCall
+from ._crossing import in_thread, on_loop
+from ._loops import Port, current_port
+
+Next = Callable[[Any], Any]
+Anext = Callable[[Any], Awaitable[Any]]
+KINDS = (StepCall, ModelCall, RunCall)
+
+
+@lru_cache(maxsize=1024)
+def kinds_of(middleware: Callable[..., Any]) -> frozenset[type]:
+    """The kinds of call that *middleware* wraps, as the annotation of its first parameter says."""
+    target = middleware if inspect.isroutine(middleware) else type(middleware).__call__
+    hints = typing.get_type_hints(target)
+    names = [name for name in inspect.signature(middleware).parameters]
+    hint = hints.get(names[0]) if names else None
+    members = set(typing.get_args(hint)) or {hint}
+    return frozenset(kind for kind in KINDS if kind in members) or frozenset(KINDS)
+
+
+def wrapping(middleware: Sequence[Callable[..., Any]], kind: type) -> tuple[Callable[..., Any], ...]:
+    """Those of *middleware* that wrap calls of *kind*."""
+    return tuple(one for one in middleware if kind in kinds_of(one))
+
+
+def _is_async(middleware: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(middleware) or inspect.iscoroutinefunction(
+        getattr(middleware, "__call__", None)  # noqa: B004 -- asks for its colour, not for callability
+    )
+
+
+def through(
+    middleware: Sequence[Callable[..., Any]], call: Any, last: Next, frame: Frame, port: Callable[[], Port]
+) -> Any:
+    """Send *call* through *middleware* to *last*, in this thread."""
+    if not middleware:
+        return last(call)
+    first, rest = middleware[0], middleware[1:]
+
+    def following(call: Any) -> Any:
+        return through(rest, call, last, frame, port)
+
+    if not _is_async(first):
+        return first(call, following)
+
+    async def afollowing(call: Any) -> Any:
+        job = await in_thread(frame.below(frame.scope), following, (call,), {})
+        return job.outcome()
+
+    return on_loop(frame.below(frame.scope), port(), first, (call, afollowing))
+
+
+async def athrough(middleware: Sequence[Callable[..., Any]], call: Any, last: Anext, frame: Frame) -> Any:
+    """Send *call* through *middleware* to *last*, in this task."""
+    if not middleware:
+        return await last(call)
+    first, rest = middleware[0], middleware[1:]
+
+    async def afollowing(call: Any) -> Any:
+        return await athrough(rest, call, last, frame)
+
+    if _is_async(first):
+        return await first(call, afollowing)
+    port = current_port()
+
+    def following(call: Any) -> Any:
+        return on_loop(frame.below(frame.scope), port, afollowing, (call,))
+
+    job = await in_thread(frame.below(frame.scope), first, (call, following), {})
+    return job.outcome()

@@ -1,0 +1,376 @@
+"""Model calls: through the middleware, tried again where that helps, every attempt booked.
+
+A call in flight runs in a task of the engine's own (or on its thread), so it ends and is booked
+even when whoever waits for it is cancelled or has timed out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+import anyio
+from attrs import evolve, frozen
+
+from .. import pricing
+from ..context import Frame, RunRecord, current, describe, here
+from ..errors import BridgeError, FlowletError, ProviderError
+from ..events import ModelCalled, ModelRetried
+from ..messages import Completion, Request
+from ..protocols import LLMProvider, ModelCall
+from ..settings import process
+from ..usage import UNKNOWN, CallRecord, TokenUsage, Usage
+from ._bridge import in_body, suspend
+from ._crossing import grace_of, in_thread, on_loop
+from ._loops import Port, current_port, running_loop
+from ._middleware import athrough, through, wrapping
+from ._retry import Policy, aretry, retry
+from ._runs import in_ipython
+from ._runtimes import Runtimes
+from ._steps import pause, port_of
+from ._threads import here_busy
+
+LONGEST_RETRY_AFTER = 60.0
+OVERDUE = 0.5
+"""Seconds beyond a request's timeout after which the engine ends a provider's call itself."""
+
+
+class Ledger:
+    """The model calls of this process, summed up by model, workflow and step."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sums: dict[tuple[str, str | None, str | None], Usage] = {}
+
+    def add(self, record: CallRecord) -> None:
+        """Count *record*."""
+        key = (record.model, record.workflow, record.step)
+        one = Usage.of((record,))
+        with self._lock:
+            self._sums[key] = self._sums.get(key, Usage()) + one
+
+    def sums(self) -> dict[tuple[str, str | None, str | None], Usage]:
+        """The sums by model, workflow and step."""
+        with self._lock:
+            return dict(self._sums)
+
+
+@frozen
+class Target:
+    """A provider, its name, and the policy of calls to it."""
+
+    provider: LLMProvider
+    name: str
+    attempts: int
+
+
+class _Attempts:
+    """What one model call, with all its attempts, needs to know of its place."""
+
+    def __init__(self, target: Target, request: Request) -> None:
+        self.target = target
+        self.frame = here()
+        self.run: RunRecord | None = None if self.frame.outside else self.frame.run
+        step = self.frame.step if self.run is not None else None
+        self.step = None if step is None else step.name
+        self.step_index = None if step is None else self.frame.index
+        self.call = ModelCall(target.name, request, self.step, None if self.run is None else self.run.info)
+        self.number = 1
+
+    def middleware(self) -> tuple[Callable[..., Any], ...]:
+        wraps = process.settings.middleware if self.run is None else self.run.middleware
+        return wrapping(wraps, ModelCall) if wraps else ()
+
+    def policy(self) -> Policy:
+        return Policy(self.target.attempts, _again, self._told)
+
+    def _told(self, attempt: int, wait: float, exc: Exception) -> None:
+        info = self.call.run
+        event = ModelRetried(info, time.time(), self.step, self.call.request.model, attempt, wait, describe(exc))
+        self._tell(event)
+
+    def _tell(self, event: ModelCalled | ModelRetried) -> None:
+        process.tell(event, process.settings.observers if self.run is None else self.run.observers)
+
+    def answered(self, request: Request, completion: Completion, duration: float) -> Completion:
+        """Book a good answer."""
+        cost = Decimal(0) if completion.replayed else _cost(self.target, request.model, completion)
+        self._book(
+            CallRecord(
+                provider=self.target.name,
+                model=completion.model or request.model,
+                usage=completion.usage,
+                cost=cost,
+                duration=duration,
+                at=time.time(),
+                finish_reason=completion.finish_reason,
+                request_id=completion.request_id,
+                replayed=completion.replayed,
+            )
+        )
+        return completion
+
+    def failed(self, request: Request, exc: BaseException, duration: float) -> None:
+        """Book an attempt that brought nothing; what it used, nobody knows."""
+        request_id = exc.request_id if isinstance(exc, ProviderError) else None
+        self._book(
+            CallRecord(
+                provider=self.target.name,
+                model=request.model,
+                usage=UNKNOWN if _sent(exc) else TokenUsage(),
+                cost=None if _sent(exc) else Decimal(0),
+                duration=duration,
+                at=time.time(),
+                ok=False,
+                error=describe(exc),
+                request_id=request_id,
+            )
+        )
+
+    def _book(self, record: CallRecord) -> None:
+        run = self.run
+        record = evolve(
+            record,
+            attempt=self.number,
+            run_id=None if run is None else run.id,
+            workflow=None if run is None else run.workflow,
+            step=self.step,
+            step_index=self.step_index,
+        )
+        if run is not None:
+            run.calls.append(record)
+        process.of(Ledger).add(record)
+        self._tell(ModelCalled(self.call.run, record.at, record))
+
+
+def _sent(exc: BaseException) -> bool:
+    """Whether the provider may have done (and charged) something before *exc*."""
+    if isinstance(exc, ProviderError):
+        return exc.kind in ("timeout", "connection", "bad_response", "server", "cancelled", "other")
+    return not isinstance(exc, FlowletError)
+
+
+def _cost(target: Target, model: str, completion: Completion) -> Decimal | None:
+    price = getattr(target.provider, "price", None)
+    if price is not None:
+        cost: Decimal | None = price(completion.model or model, completion.usage)
+        return cost
+    found = pricing.cost_of(target.name, completion.model or model, completion.usage)
+    return found if found is not None or not completion.model else pricing.cost_of(target.name, model, completion.usage)
+
+
+def _again(exc: Exception) -> bool | float:
+    if not isinstance(exc, ProviderError) or not exc.retryable:
+        return False
+    return True if exc.retry_after is None else min(exc.retry_after, LONGEST_RETRY_AFTER)
+
+
+def _facts(target: Target, exc: BaseException) -> BaseException:
+    """What callers see of *exc*: facts of ours, never a foreign type out of a provider."""
+    if isinstance(exc, FlowletError | AssertionError) or not isinstance(exc, Exception):
+        return exc
+    return ProviderError("other", f"the provider raised {describe(exc)}", provider=target.name)
+
+
+# --- from plain code -----------------------------------------------------------------------------
+
+
+def complete(target: Target, request: Request) -> Completion:
+    """Answer *request*, with retries; in an async body only the body waits.
+
+    Raises:
+        BridgeError: the call would block an event loop.
+        ProviderError: the last attempt failed, or an error that no other attempt can mend.
+    """
+    if in_body():
+        return suspend(acomplete(target, request))
+    if running_loop() is not None and not in_ipython():
+        raise BridgeError(
+            "a call of LLM would block the event loop of this task.\n"
+            "    write:  await AsyncLLM(...).ask(...)"
+        )
+    attempts = _Attempts(target, request)
+    last = partial(_with_retries, attempts)
+    completion: Completion = through(
+        attempts.middleware(), attempts.call, last, attempts.frame, partial(any_port, attempts.frame)
+    )
+    return completion
+
+
+def any_port(frame: Frame) -> Port:
+    """The loop of the run at *frame*, or outside a run the background loop."""
+    if frame.run is not None:
+        port: Port = port_of(frame.run)
+        return port
+    return process.of(Runtimes).port(process.settings.backend)
+
+
+def _with_retries(attempts: _Attempts, call: ModelCall) -> Completion:
+    scope = attempts.frame.scope
+
+    def attempt(number: int) -> Completion:
+        attempts.number = number
+        if not attempts.frame.outside:
+            scope.check()
+        with here_busy():
+            completion = _attempt(attempts, call.request)
+        if not attempts.frame.outside:
+            scope.check()
+        return completion
+
+    if attempts.target.attempts == 1:
+        return attempt(1)
+    return retry(attempts.policy(), attempt, partial(pause, scope))
+
+
+def _attempt(attempts: _Attempts, request: Request) -> Completion:
+    started = time.perf_counter()
+    try:
+        completion = _call(attempts, request)
+    except BaseException as exc:
+        caught = _facts(attempts.target, exc)
+        attempts.failed(request, caught, time.perf_counter() - started)
+        if caught is exc:
+            raise
+        raise caught from exc
+    return attempts.answered(request, completion, time.perf_counter() - started)
+
+
+def _call(attempts: _Attempts, request: Request) -> Completion:
+    provider = attempts.target.provider
+    method = sync_method(provider, "complete")
+    if method is not None:
+        completion: Completion = method(request)
+        return completion
+    frame = attempts.frame
+    answer: Completion = on_loop(frame.below(frame.scope), any_port(frame), _within_time, (provider, request))
+    return answer
+
+
+def sync_method(provider: LLMProvider, name: str) -> Callable[..., Any] | None:
+    """The provider's sync method *name*, if it has one."""
+    method = getattr(provider, name, None)
+    return None if method is None or inspect.iscoroutinefunction(method) else method
+
+
+def async_method(provider: LLMProvider, name: str) -> Callable[..., Coroutine[Any, Any, Any]] | None:
+    """The provider's async method: ``acomplete``, or a ``complete`` that is a coroutine function."""
+    method = getattr(provider, "a" + name, None)
+    if method is None:
+        method = getattr(provider, name, None)
+        method = method if inspect.iscoroutinefunction(method) else None
+    return method
+
+
+# --- from async code -----------------------------------------------------------------------------
+
+
+async def acomplete(target: Target, request: Request) -> Completion:
+    """Answer *request*, with retries, while the loop goes on.
+
+    Raises:
+        ProviderError: the last attempt failed, or an error that no other attempt can mend.
+    """
+    attempts = _Attempts(target, request)
+    last = partial(_awith_retries, attempts)
+    completion: Completion = await athrough(attempts.middleware(), attempts.call, last, attempts.frame)
+    return completion
+
+
+async def _awith_retries(attempts: _Attempts, call: ModelCall) -> Completion:
+    async def attempt(number: int) -> Completion:
+        attempts.number = number
+        if not attempts.frame.outside:
+            attempts.frame.scope.check()
+        return await _InFlight(attempts, call.request).answer()
+
+    if attempts.target.attempts == 1:
+        return await attempt(1)
+    return await aretry(attempts.policy(), attempt, anyio.sleep)
+
+
+class _InFlight:
+    """One attempt in a task of the engine's own, which books it whatever becomes of the caller."""
+
+    def __init__(self, attempts: _Attempts, request: Request) -> None:
+        self._attempts = attempts
+        self._request = request
+        self._limit = anyio.CancelScope()
+        self._finished = False
+        self._completion: Completion | None = None
+        self._error: BaseException | None = None
+
+    async def answer(self) -> Completion:
+        port = current_port()
+        waiter = port.waiter()
+        port.spawn(self._run, (waiter.wake,), copy_context())
+        try:
+            await waiter.wait()
+        except BaseException:
+            await self._left_alone(waiter)
+            raise
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None
+        assert self._completion is not None
+        return self._completion
+
+    async def _left_alone(self, waiter: Any) -> None:
+        scope = self._attempts.frame.scope
+        if self._finished:
+            return
+        if scope.timed_out:  # nobody waits, but what was paid for is still booked
+            self._limit.deadline = anyio.current_time() + process.settings.grace
+            return
+        try:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_of(scope)):
+                await waiter.wait()
+        finally:
+            self._limit.cancel()
+
+    async def _run(self, done: Callable[[], object]) -> None:
+        started = time.perf_counter()
+        try:
+            with self._limit:
+                await self._attempt(started)
+        finally:
+            if not self._finished:
+                self._error = ProviderError("cancelled", "the call was cancelled in flight", provider=self._attempts.target.name)
+                self._attempts.failed(self._request, self._error, time.perf_counter() - started)
+                self._finished = True
+            done()
+
+    async def _attempt(self, started: float) -> None:
+        attempts, request = self._attempts, self._request
+        try:
+            completion = await _within_time(attempts.target.provider, request)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as exc:  # noqa: BLE001 -- raised again in the caller's task
+            self._error = _facts(attempts.target, exc)
+            if self._error is not exc:
+                self._error.__cause__ = exc
+            attempts.failed(request, self._error, time.perf_counter() - started)
+        else:
+            self._completion = attempts.answered(request, completion, time.perf_counter() - started)
+        self._finished = True
+
+
+async def _within_time(provider: LLMProvider, request: Request) -> Completion:
+    """Await the provider, of either colour, at most the request's timeout."""
+    method = async_method(provider, "complete")
+    with anyio.move_on_after(request.timeout + OVERDUE):
+        if method is not None:
+            return await method(request)  # type: ignore[no-any-return]
+        frame = current.get() or here()
+        job = await in_thread(frame.below(frame.scope), provider.complete, (request,), {})  # type: ignore[union-attr]
+        return job.outcome()  # type: ignore[no-any-return]
+    raise ProviderError("timeout", f"no whole answer within {request.timeout:g} s", retryable=True)

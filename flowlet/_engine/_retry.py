@@ -1,0 +1,106 @@
+"""Trying again: stamina decides how often and how long, and we do the waiting, so that it can be ended.
+
+The only file that knows stamina.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from attrs import frozen
+
+T = TypeVar("T")
+
+WAIT_INITIAL = 0.5
+WAIT_MAX = 30.0
+JITTER = 0.25
+
+
+@frozen
+class Policy:
+    """When to try again.
+
+    *again* answers False for an error that is final, True for one that is worth another try, or
+    the seconds that the other side asked to wait. *told* hears of each retry: the number of the
+    attempt that failed, the wait in seconds, the error.
+    """
+
+    attempts: int
+    again: Callable[[Exception], bool | float]
+    told: Callable[[int, float, Exception], object]
+    initial: float = WAIT_INITIAL
+
+
+class _Waits:
+    """How long to wait before the next attempt: what was asked for, or exponential with a little jitter."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._asked: float | None = None
+        self._error: Exception | None = None
+        self._backoff = 0.0
+
+    def decide(self, exc: Exception) -> bool | float:
+        if not isinstance(exc, Exception):
+            return False
+        answer = self._policy.again(exc)
+        if answer is False:
+            return False
+        self._asked = None if answer is True else float(answer)
+        self._error = exc
+        return 0.0  # stamina itself is not to sleep: a thread in time.sleep() can't be woken
+
+    def before(self, attempt: Any) -> float:
+        """Seconds to wait before *attempt*, told to the policy."""
+        wait = 0.0
+        if attempt.num > 1 and self._error is not None:
+            wait = self._backoff if self._asked is None else self._asked
+            self._policy.told(attempt.num - 1, wait, self._error)
+            self._error = None
+        backoff = attempt.next_wait
+        self._backoff = backoff + backoff * random.uniform(0, JITTER)  # noqa: S311 -- spreads load, no secret
+        return wait
+
+    def attempts(self) -> Any:
+        import stamina
+
+        # stamina logs each retry; a library is quiet until the host sets logging up
+        logging.getLogger("stamina").addHandler(_QUIET)
+        return stamina.retry_context(
+            on=self.decide,
+            attempts=self._policy.attempts,
+            timeout=None,
+            wait_initial=self._policy.initial,
+            wait_max=WAIT_MAX,
+            wait_jitter=0,
+        )
+
+
+_QUIET = logging.NullHandler()
+
+
+def retry(policy: Policy, call: Callable[[int], T], pause: Callable[[float], object]) -> T:
+    """Call ``call(attempt)`` until it succeeds, its error is final, or the attempts are used up."""
+    waits = _Waits(policy)
+    for attempt in waits.attempts():
+        if wait := waits.before(attempt):
+            pause(wait)
+        with attempt:
+            return call(attempt.num)
+    raise AssertionError("unreachable: stamina raises after the last attempt")
+
+
+async def aretry(
+    policy: Policy, call: Callable[[int], Awaitable[T]], pause: Callable[[float], Awaitable[object]]
+) -> T:
+    """Await ``call(attempt)`` until it succeeds, its error is final, or the attempts are used up."""
+    waits = _Waits(policy)
+    async for attempt in waits.attempts():
+        if wait := waits.before(attempt):
+            await pause(wait)
+        with attempt:
+            return await call(attempt.num)
+    raise AssertionError("unreachable: stamina raises after the last attempt")

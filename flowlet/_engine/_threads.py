@@ -1,0 +1,249 @@
+"""Worker threads of our own: daemons, reused last-in first-out, bounded while they can run.
+
+A thread that waits through flowlet lends its place to others, so nested sync workflows of any width
+can't starve. A thread that can't be stopped is abandoned: it keeps nothing alive, and gives its
+place back at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Any
+
+from ..errors import FlowletError
+from ..settings import process
+
+IDLE_SECONDS = 10.0
+
+
+class Job:
+    """One call for a worker thread: *call* runs in *context*, then *done* is called there.
+
+    ``busy`` counts how deep the thread is inside flowlet (a model call, a wait), from where it comes
+    back by itself; the worker thread alone changes it.
+    """
+
+    __slots__ = ("abandoned", "args", "busy", "call", "context", "done", "error", "finished", "result")
+
+    def __init__(
+        self, context: Context, call: Callable[..., Any], args: tuple[Any, ...], done: Callable[[], object]
+    ) -> None:
+        self.context = context
+        self.call = call
+        self.args = args
+        self.done = done
+        self.busy = 0
+        self.finished = False
+        self.abandoned = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make the call and keep its outcome as a value."""
+        try:
+            self.result = self.context.run(self.call, *self.args)
+        except BaseException as exc:  # noqa: BLE001 -- handed on to whoever waits
+            self.error = exc
+        self.finished = True
+
+    def outcome(self) -> Any:
+        """Give the result, or raise what the call raised."""
+        error = self.error
+        if error is None:
+            return self.result
+        try:
+            raise error
+        finally:
+            self.error = error = None  # no cycle from the traceback back to here
+
+
+class _Worker:
+    __slots__ = ("job", "wake")
+
+    def __init__(self, job: Job) -> None:
+        self.job: Job | None = job
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+
+class _Here(threading.local):
+    job: Job | None = None
+
+
+_here = _Here()
+
+
+class Threads:
+    """The worker threads of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._waiting: deque[Job] = deque()
+        self._runnable = 0
+        self.limit = process.settings.max_threads
+        self.abandoned = 0
+
+    def submit(self, job: Job) -> None:
+        """Run *job* on a worker thread, as soon as a place is free.
+
+        Raises:
+            FlowletError: the system refuses a new thread.
+        """
+        with self._lock:
+            if self._runnable >= self.limit:
+                self._waiting.append(job)
+                return
+            self._runnable += 1
+            worker = self._idle.pop() if self._idle else None
+        self._assign(worker, job)
+
+    def _assign(self, worker: _Worker | None, job: Job) -> None:
+        if worker is not None:
+            worker.job = job
+            worker.wake.release()
+            return
+        worker = _Worker(job)
+        try:
+            threading.Thread(target=self._work, args=(worker,), name="flowlet worker", daemon=True).start()
+        except RuntimeError as exc:
+            with self._lock:
+                self._runnable -= 1
+            message = (
+                f"the system refuses another thread ({exc}); {self._runnable} worker threads are running: "
+                "lower max_threads, or max_concurrency of the fan-out"
+            )
+            raise FlowletError(message) from exc
+
+    def _work(self, worker: _Worker) -> None:
+        while True:
+            job, worker.job = worker.job, None
+            while job is not None:
+                _here.job = job
+                job.run()
+                _here.job = None
+                done = job.done
+                job = self._next(worker, job)
+                done()
+                del done
+            if not worker.wake.acquire(timeout=IDLE_SECONDS) and self._retire(worker):
+                return
+
+    def _next(self, worker: _Worker, job: Job) -> Job | None:
+        with self._lock:
+            if job.abandoned:
+                self.abandoned -= 1
+            elif self._waiting:
+                return self._waiting.popleft()
+            else:
+                self._runnable -= 1
+            self._idle.append(worker)
+            return None
+
+    def _retire(self, worker: _Worker) -> bool:
+        with self._lock:
+            if worker in self._idle:
+                self._idle.remove(worker)
+                return True
+        worker.wake.acquire()  # given a job in the last moment
+        return False
+
+    def _give_place(self) -> None:
+        with self._lock:
+            self._runnable -= 1
+            if not self._waiting or self._runnable >= self.limit:
+                return
+            job = self._waiting.popleft()
+            self._runnable += 1
+            worker = self._idle.pop() if self._idle else None
+        self._assign(worker, job)
+
+    def abandon(self, job: Job) -> bool:
+        """Give the place of *job* back and stop caring for it; False when it has just finished."""
+        with self._lock:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                return False
+            if job.finished or job.abandoned:
+                return False
+            job.abandoned = True
+            self.abandoned += 1
+        self._give_place()
+        return True
+
+    def lend(self) -> Job | None:
+        """Lend the place of this worker thread while it waits; pass the answer to :meth:`reclaim`."""
+        job = _here.job
+        if job is not None:
+            job.busy += 1
+            if not job.abandoned:
+                self._give_place()
+        return job
+
+    def reclaim(self, job: Job | None) -> None:
+        """Take the place back. It doesn't wait for one, so it can't deadlock."""
+        if job is not None:
+            job.busy -= 1
+            with self._lock:
+                if not job.abandoned:
+                    self._runnable += 1
+
+
+@contextmanager
+def here_busy() -> Iterator[None]:
+    """Mark this worker thread as inside flowlet, without lending its place."""
+    job = _here.job
+    if job is None:
+        yield
+        return
+    job.busy += 1
+    try:
+        yield
+    finally:
+        job.busy -= 1
+
+
+class Latch:
+    """A one-time wake-up for a thread."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wake the thread; again is harmless."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            return
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most *timeout* seconds; whether it was set. Signals get through."""
+        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX)))
+
+
+class LoopExecutor(ThreadPoolExecutor):
+    """What a background loop uses for its own blocking calls (DNS): our daemons, so that none holds the exit."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run *fn* on a worker thread."""
+        future: Future[Any] = Future()
+        job = Job(Context(), lambda: fn(*args, **kwargs), (), lambda: _settle(job, future))
+        process.of(Threads).submit(job)
+        return future
+
+
+def _settle(job: Job, future: Future[Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    if job.error is not None:
+        future.set_exception(job.error)
+    else:
+        future.set_result(job.result)

@@ -1,0 +1,71 @@
+"""The clock of the engine: one daemon thread that calls functions at their time, whatever the loops do."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+
+class Timer:
+    """A call that will be made at its time, unless it is cancelled."""
+
+    __slots__ = ("call", "when")
+
+    def __init__(self, when: float, call: Callable[[], object]) -> None:
+        self.when = when
+        self.call: Callable[[], object] | None = call
+
+    def cancel(self) -> None:
+        """Drop the call; what it refers to is released at once."""
+        self.call = None
+
+
+class Watch:
+    """Calls functions when their time on the monotonic clock has come. They must be quick."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._serial = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def at(self, when: float, call: Callable[[], object]) -> Timer:
+        """Call *call* at *when* (``time.monotonic()``)."""
+        timer = Timer(when, call)
+        with self._changed:
+            if len(self._timers) > 1000 and self._timers[-1][2].call is None:
+                self._timers = [entry for entry in self._timers if entry[2].call is not None]
+                heapq.heapify(self._timers)
+            heapq.heappush(self._timers, (when, next(self._serial), timer))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="flowlet watch", daemon=True)
+                self._thread.start()
+            elif self._timers[0][2] is timer:
+                self._changed.notify()
+        return timer
+
+    def after(self, seconds: float, call: Callable[[], object]) -> Timer:
+        """Call *call* in *seconds*."""
+        return self.at(time.monotonic() + seconds, call)
+
+    def _run(self) -> None:
+        while True:
+            call = self._next()
+            call()
+            del call
+
+    def _next(self) -> Callable[[], object]:
+        with self._changed:
+            while True:
+                while self._timers and self._timers[0][2].call is None:
+                    heapq.heappop(self._timers)
+                wait = self._timers[0][0] - time.monotonic() if self._timers else None
+                if wait is not None and wait <= 0:
+                    call = heapq.heappop(self._timers)[2].call
+                    if call is not None:
+                        return call
+                else:
+                    self._changed.wait(None if wait is None else min(wait, threading.TIMEOUT_MAX))

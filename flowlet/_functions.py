@@ -1,0 +1,116 @@
+"""From a function as it was written, and options, to the closure that users call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from types import MethodType
+from typing import Any, Literal, TypeVar, cast
+
+from attrs import evolve
+
+from ._engine._runs import async_workflow, sync_workflow
+from ._engine._steps import async_step, sync_step
+from ._suggest import nearest
+from .errors import DefinitionError
+from .specs import SPEC_ATTRIBUTE, RunOptions, Spec, StepOptions, checked_options, spec_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def decorated(kind: Literal["step", "workflow"], fn: F, options: Mapping[str, Any]) -> F:
+    """Make the step or workflow of a function as it was written."""
+    check_function(kind, fn)
+    name = options.get("name") or fn.__name__
+    spec = Spec(kind, fn, name, inspect.iscoroutinefunction(fn))
+    return build(with_changes(spec, {k: v for k, v in options.items() if k != "name"}))
+
+
+def check_function(kind: str, fn: object) -> None:
+    """Refuse what can't be a step or a workflow.
+
+    Raises:
+        DefinitionError: with the line that works.
+    """
+    if isinstance(fn, staticmethod | classmethod):
+        word = type(fn).__name__
+        raise DefinitionError(f"@{kind} goes below @{word}:\n    @{word}\n    @{kind}\n    def ...")
+    if not inspect.isfunction(fn):
+        raise DefinitionError(
+            f"@{kind} takes a function, not {type(fn).__name__} {fn!r}; "
+            f"with options, write @{kind}(timeout=30)"
+        )
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise DefinitionError(
+            f"@{kind} {fn.__name__} is a generator function; return a list instead, "
+            "since a result has to be whole before it is passed on"
+        )
+    if getattr(fn, SPEC_ATTRIBUTE, None) is not None and getattr(fn, "__wrapped__", None) is not None:
+        raise DefinitionError(f"@{kind} {fn.__name__}: it is a step or workflow already; decorate it once")
+
+
+_ALLOWED = {
+    "step": ("name", "attempts", "retry_on", "timeout", "max_concurrency", "check"),
+    "workflow": ("name", "timeout", "run_id", "correlation_id", "tags", "backend", "model", "middleware"),
+}
+_OF_A_RUN = ("run_id", "correlation_id", "tags", "backend", "model", "middleware")
+
+
+def with_changes(spec: Spec, changes: Mapping[str, Any]) -> Spec:
+    """Change the options of a recipe.
+
+    Raises:
+        DefinitionError: naming every option that does not exist, or can't have its value.
+    """
+    where = f"{spec.kind} {spec.name}"
+    allowed = _ALLOWED[spec.kind] + (_OF_A_RUN if spec.kind == "step" else ())
+    unknown = [_no_such(name, allowed) for name in changes if name not in allowed]
+    if unknown:
+        raise DefinitionError(f"{where}: " + "; ".join(unknown))
+    checked_options(where, changes)
+    values = {name: _as_tuple(name, value) for name, value in changes.items()}
+    name = values.pop("name", spec.name)
+    if spec.kind == "workflow":
+        return evolve(spec, name=name, run=evolve(spec.run, **values))
+    of_run = {n: v for n, v in values.items() if n in _OF_A_RUN}
+    of_step = {n: v for n, v in values.items() if n not in _OF_A_RUN}
+    run, own = evolve(spec.run, **of_run), evolve(spec.step, **of_step)
+    return evolve(spec, name=name, run=run, step=own, plain=run == RunOptions() and own == StepOptions())
+
+
+def _no_such(name: str, allowed: Iterable[str]) -> str:
+    hint = nearest(name, allowed)
+    return f"no option {name!r}" + (f"; did you mean {hint!r}?" if hint else f"; there are {', '.join(allowed)}")
+
+
+def _as_tuple(name: str, value: Any) -> Any:
+    if name in ("retry_on", "tags", "middleware"):
+        return (value,) if isinstance(value, type | str) or callable(value) else tuple(value)
+    return value
+
+
+def build(spec: Spec) -> Any:
+    """Make the function of a recipe: a plain closure with the recipe on it."""
+    makers: dict[tuple[str, bool], Callable[[Spec, Callable[..., Any]], Any]] = {
+        ("step", False): sync_step,
+        ("step", True): async_step,
+        ("workflow", False): sync_workflow,
+        ("workflow", True): async_workflow,
+    }
+    call = functools.wraps(spec.fn)(makers[spec.kind, spec.is_async](spec, spec.fn))
+    setattr(call, SPEC_ATTRIBUTE, spec)
+    return cast("Any", call)
+
+
+def changed(fn: F, changes: Mapping[str, Any]) -> F:
+    """Make the same function with other options; a plain function becomes a workflow.
+
+    Raises:
+        DefinitionError: an option that does not exist, or a value that it can't have.
+    """
+    spec = spec_of(fn)
+    if spec is None:
+        return decorated("workflow", fn, changes)
+    made = build(with_changes(spec, changes))
+    return cast("F", MethodType(made, fn.__self__) if isinstance(fn, MethodType) else made)

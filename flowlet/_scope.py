@@ -1,0 +1,114 @@
+"""Parts of a run that can be stopped, and the lock that guards their records."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from .errors import RunStopped
+
+guard = threading.RLock()
+"""Guards what several threads change in records: held for a few instructions, never across a call out."""
+
+os.register_at_fork(before=guard.acquire, after_in_parent=guard.release, after_in_child=guard.release)
+
+
+class Scope:
+    """A part of a run that can be stopped: the run, a thread of it, a fan-out, a step with a limit.
+
+    Stopping is one way. It reaches every scope below, and wakes what waits there through *hooks*.
+    """
+
+    __slots__ = ("_children", "_hooks", "deadline", "parent", "reason", "run_id")
+
+    def __init__(self, run_id: str, parent: Scope | None = None, deadline: float | None = None) -> None:
+        self.run_id = run_id
+        self.parent = parent
+        self.deadline = deadline
+        self.reason: str | None = None
+        self._children: set[Scope] | None = None
+        self._hooks: list[Callable[[], object]] | None = None
+        if parent is not None:
+            parent._adopt(self)
+
+    def _adopt(self, child: Scope) -> None:
+        with guard:
+            child.reason = self.reason
+            if self._children is None:
+                self._children = set()
+            self._children.add(child)
+
+    def leave(self) -> None:
+        """Forget this scope: what it covered has ended."""
+        parent = self.parent
+        if parent is not None and parent._children is not None:
+            with guard:
+                parent._children.discard(self)
+        self._hooks = None
+
+    def stop(self, reason: str) -> None:
+        """Stop everything below, for *reason*: ``cancelled``, ``timeout``, ``failed`` or ``over``."""
+        for hook in self._close(reason, []):
+            hook()
+
+    def _close(self, reason: str, hooks: list[Callable[[], object]]) -> list[Callable[[], object]]:
+        with guard:
+            if self.reason is None:
+                self.reason = reason
+            if self._hooks:
+                hooks.extend(self._hooks)
+                self._hooks = None
+            children, self._children = self._children, None
+        for child in children or ():
+            child._close(reason, hooks)
+        return hooks
+
+    def on_stop(self, hook: Callable[[], object]) -> None:
+        """Call *hook* when this scope is stopped, at once if it is."""
+        with guard:
+            if self.reason is None:
+                if self._hooks is None:
+                    self._hooks = []
+                self._hooks.append(hook)
+                return
+        hook()
+
+    def unhook(self) -> None:
+        """Take all hooks of this scope itself back: what they would stop has ended."""
+        self._hooks = None
+
+    @property
+    def root(self) -> Scope:
+        """The outermost scope around this one."""
+        scope = self
+        while scope.parent is not None:
+            scope = scope.parent
+        return scope
+
+    def forget(self, hook: Callable[[], object]) -> None:
+        """Take *hook* back."""
+        with guard:
+            if self._hooks is not None and hook in self._hooks:
+                self._hooks.remove(hook)
+
+    def check(self) -> None:
+        """Go on, or end the body.
+
+        Raises:
+            RunStopped: this scope was stopped.
+        """
+        if self.reason is not None:
+            raise RunStopped(self.run_id, self.reason)
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether a time limit ended this, so that nobody waits for what is in flight."""
+        now = time.monotonic()
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.reason == "timeout" or (scope.deadline is not None and scope.deadline <= now):
+                return True
+            scope = scope.parent
+        return False

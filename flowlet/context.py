@@ -1,0 +1,293 @@
+"""The run we are in: one context variable, and the records that it points to.
+
+A :class:`RunRecord` is the mutable truth about one run, a :class:`StepRecord` about one call of a
+step. The engine writes them; everyone else reads the frozen values made from them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from ._scope import Scope, guard
+from .events import Event, RunInfo
+from .settings import process
+from .specs import RunOptions
+from .usage import CallRecord, ExecutionMetrics, RunState, StepMetrics, StepState, Usage
+
+TERMINAL = frozenset({"completed", "failed", "cancelled", "timeout"})
+
+_ids = random.Random()  # noqa: S311 -- names, not secrets; its own, so that random.seed() can't repeat them
+os.register_at_fork(after_in_child=_ids.seed)
+
+
+OUTSIDE = ""
+"""The run id of a scope that belongs to no run (a fan-out outside of one)."""
+
+MAX_DEPTH = 100
+"""How deep child runs may nest; a body that recurses without end meets this first."""
+
+
+def new_run_id() -> str:
+    """Make a run id: 16 hexadecimal digits, unlike any other."""
+    return f"{_ids.getrandbits(64):016x}"
+
+
+class Frame:
+    """Where a piece of code runs: in which run, below which step, stopped by which scope."""
+
+    __slots__ = ("__weakref__", "index", "run", "scope")
+
+    def __init__(self, run: RunRecord | None, scope: Scope, index: int | None = None) -> None:
+        self.run = run
+        self.scope = scope
+        self.index = index
+
+    def below(self, scope: Scope) -> Frame:
+        """Make the frame of a part of this one."""
+        return Frame(self.run, scope, self.index)
+
+    @property
+    def step(self) -> StepRecord | None:
+        """The innermost call of a step around this place."""
+        return None if self.run is None or self.index is None else self.run.steps[self.index]
+
+    @property
+    def outside(self) -> bool:
+        """Whether this place is in no run: its run has completed, or there never was one."""
+        root = self.scope.root
+        return (root.run_id == OUTSIDE or root.reason == "completed") and self.scope.reason in (None, "completed")
+
+
+class StepRecord(Frame):
+    """One call of a step: the frame its body runs in, and what is known of it."""
+
+    __slots__ = ("attempts", "ended", "error", "name", "parent", "serial", "started", "state")
+
+    def __init__(self, frame: Frame, run: RunRecord, name: str) -> None:
+        self.run = run
+        self.scope = frame.scope
+        self.parent = frame.index
+        self.name = name
+        self.state: StepState = "running"
+        self.attempts = 1
+        self.error: str | None = None
+        self.ended = 0.0
+        steps = run.steps
+        self.index = len(steps)
+        steps.append(self)
+        if steps[self.index] is not self:  # another thread was quicker: rare, and cheaper than a lock
+            self.index = steps.index(self)
+        self.started = time.perf_counter()
+
+
+class RunRecord:
+    """One run: who asked for it, where it is, what it used, how it ended."""
+
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "backend",
+        "calls",
+        "children",
+        "correlation_id",
+        "deadline",
+        "depth",
+        "ended",
+        "error",
+        "fetched",
+        "handle",
+        "id",
+        "launched",
+        "middleware",
+        "model",
+        "observers",
+        "open_children",
+        "origin",
+        "parent",
+        "port",
+        "result",
+        "scope",
+        "simple",
+        "started",
+        "started_at",
+        "state",
+        "steps",
+        "tags",
+        "timeout",
+        "workflow",
+    )
+
+    def __init__(self, workflow: str, options: RunOptions, parent: RunRecord | None, scope: Scope | None) -> None:
+        self.started = time.perf_counter()
+        self.started_at = time.time()
+        self.workflow = workflow
+        self.id = options.run_id or new_run_id()
+        self.parent = parent
+        self.timeout = options.timeout
+        self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
+        self.scope = Scope(self.id, scope, self.deadline)
+        self.state: RunState = "pending"
+        self.ended: float | None = None
+        self.steps: list[StepRecord] = []
+        self.calls: list[CallRecord] = []
+        self.children: list[RunRecord] = []
+        self.open_children: set[RunRecord] | None = None
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.fetched = False
+        self.handle: Any = None
+        self.port: Any = None
+        self.origin: tuple[int, object] | None = None
+        self._callbacks: list[Callable[[], object]] | None = None
+        self.launched = False
+        settings = process.settings
+        self.observers = settings.observers
+        self.depth = 0 if parent is None else parent.depth + 1
+        if parent is None:
+            self.correlation_id = options.correlation_id or self.id
+            self.tags = options.tags
+            self.model = options.model
+            self.backend = options.backend or settings.backend
+            self.middleware = settings.middleware + options.middleware
+        else:
+            self.correlation_id = options.correlation_id or parent.correlation_id
+            self.tags = parent.tags + options.tags
+            self.model = options.model or parent.model
+            self.backend = options.backend or parent.backend
+            self.middleware = parent.middleware + options.middleware
+            self.port = parent.port
+            self.observers = parent.observers
+        self.simple = not self.observers and not self.middleware
+
+    @property
+    def info(self) -> RunInfo:
+        """This run's place among others, as events tell it."""
+        parent = self.parent
+        return RunInfo(
+            self.id, self.workflow, self.correlation_id, None if parent is None else parent.id, self.tags
+        )
+
+    @property
+    def over(self) -> bool:
+        """Whether the run reached a terminal state."""
+        return self.state in TERMINAL
+
+    def emit(self, event: Event) -> None:
+        """Tell the observers of this run."""
+        process.tell(event, self.observers)
+
+    def begin(self) -> None:
+        """Leave ``pending`` for ``running``, unless the run is over already."""
+        with guard:
+            if self.state == "pending":
+                self.state = "running"
+
+    def end(self, state: RunState, result: object = None, error: BaseException | None = None) -> bool:
+        """Reach a terminal state; the first one counts, and only it answers True."""
+        with guard:
+            if self.state in TERMINAL:
+                return False
+            self.result = result
+            self.error = error
+            self.ended = time.perf_counter()
+            self.state = state
+            callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            callback()
+        return True
+
+    def on_end(self, callback: Callable[[], object]) -> None:
+        """Call *callback* when the run is over, at once if it is."""
+        with guard:
+            if self.state not in TERMINAL:
+                if self._callbacks is None:
+                    self._callbacks = []
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def forget(self, callback: Callable[[], object]) -> None:
+        """Take *callback* back."""
+        with guard:
+            if self._callbacks is not None and callback in self._callbacks:
+                self._callbacks.remove(callback)
+
+    def duration(self) -> float:
+        """Seconds from being asked for to the end, or to now."""
+        return (self.ended or time.perf_counter()) - self.started
+
+    def all_calls(self) -> list[CallRecord]:
+        """The model calls of this run and of all runs below it."""
+        found = list(self.calls)
+        for child in list(self.children):
+            found.extend(child.all_calls())
+        return found
+
+    def metrics(self) -> ExecutionMetrics:
+        """The figures of this moment."""
+        calls = tuple(self.calls)
+        return ExecutionMetrics(
+            run_id=self.id,
+            workflow=self.workflow,
+            state=self.state,
+            started_at=self.started_at,
+            duration=self.duration(),
+            steps=self._step_metrics(calls),
+            calls=calls,
+            children=tuple(child.metrics() for child in list(self.children)),
+            usage=Usage.of(self.all_calls()),
+            error=None if self.error is None else describe(self.error),
+            parent_id=None if self.parent is None else self.parent.id,
+            correlation_id=self.correlation_id,
+            tags=self.tags,
+        )
+
+    def _step_metrics(self, calls: tuple[CallRecord, ...]) -> tuple[StepMetrics, ...]:
+        by_step: dict[int | None, list[CallRecord]] = {}
+        for call in calls:
+            by_step.setdefault(call.step_index, []).append(call)
+        return tuple(
+            self._one_step(index, step, Usage.of(by_step.get(index, ())))
+            for index, step in enumerate(list(self.steps))
+        )
+
+    def _one_step(self, index: int, step: StepRecord, usage: Usage) -> StepMetrics:
+        state, ended = step.state, step.ended
+        if self.ended is not None and (not ended or ended > self.ended):
+            ended = self.ended  # it outlived the run: what it did afterwards is not the run's any more
+            state = "timeout" if self.state == "timeout" else "cancelled"
+        return StepMetrics(
+            index=index,
+            name=step.name,
+            state=state,
+            started=step.started - self.started,
+            duration=(ended or time.perf_counter()) - step.started,
+            attempts=step.attempts,
+            parent=step.parent,
+            error=step.error,
+            usage=usage,
+        )
+
+
+def describe(exc: BaseException) -> str:
+    """Say an exception in one line: its type and text, shortened."""
+    try:
+        text = str(exc).partition("\n")[0]
+    except Exception:  # noqa: BLE001 -- a broken __str__ of the user's must not hide the failure
+        text = "<unprintable>"
+    text = text if len(text) <= 300 else text[:297] + "..."
+    name = type(exc).__name__
+    return f"{name}: {text}" if text else name
+
+
+current: ContextVar[Frame | None] = ContextVar("flowlet_frame", default=None)
+
+
+def here() -> Frame:
+    """The frame of this place; outside a run one that belongs to none."""
+    return current.get() or Frame(None, Scope(OUTSIDE))
