@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from attrs import evolve
 
-from ._engine._runs import async_workflow, sync_workflow
+from ._engine._calls import async_workflow, sync_workflow
 from ._engine._steps import async_step, sync_step
 from ._suggest import nearest
 from .errors import DefinitionError
@@ -24,7 +24,7 @@ def decorated(kind: Literal["step", "workflow"], fn: F, options: Mapping[str, An
     check_function(kind, fn)
     name = options.get("name") or fn.__name__
     spec = Spec(kind, fn, name, inspect.iscoroutinefunction(fn))
-    return build(with_changes(spec, {k: v for k, v in options.items() if k != "name"}))
+    return cast("F", build(with_changes(spec, {k: v for k, v in options.items() if k != "name"})))
 
 
 def check_function(kind: str, fn: object) -> None:
@@ -81,7 +81,9 @@ def with_changes(spec: Spec, changes: Mapping[str, Any]) -> Spec:
 
 def _no_such(name: str, allowed: Iterable[str]) -> str:
     hint = nearest(name, allowed)
-    return f"no option {name!r}" + (f"; did you mean {hint!r}?" if hint else f"; there are {', '.join(allowed)}")
+    return f"no option {name!r}" + (
+        f"; did you mean {hint!r}?" if hint else f"; there are {', '.join(allowed)}"
+    )
 
 
 def _as_tuple(name: str, value: Any) -> Any:

@@ -57,10 +57,26 @@ class Frame:
         return None if self.run is None or self.index is None else self.run.steps[self.index]
 
     @property
+    def model(self) -> str | None:
+        """The model that the innermost step around this place, or else its run, was given."""
+        run, index = self.run, self.index
+        if run is None:
+            return None
+        while index is not None:
+            step = run.steps[index]
+            if isinstance(step, ModelStepRecord):
+                return step.of_model
+            index = step.parent
+        return run.model
+
+    @property
     def outside(self) -> bool:
         """Whether this place is in no run: its run has completed, or there never was one."""
         root = self.scope.root
-        return (root.run_id == OUTSIDE or root.reason == "completed") and self.scope.reason in (None, "completed")
+        return (root.run_id == OUTSIDE or root.reason == "completed") and self.scope.reason in (
+            None,
+            "completed",
+        )
 
 
 class StepRecord(Frame):
@@ -83,6 +99,16 @@ class StepRecord(Frame):
         if steps[self.index] is not self:  # another thread was quicker: rare, and cheaper than a lock
             self.index = steps.index(self)
         self.started = time.perf_counter()
+
+
+class ModelStepRecord(StepRecord):
+    """A call of a step that was given a model of its own."""
+
+    __slots__ = ("of_model",)
+
+    def __init__(self, frame: Frame, run: RunRecord, name: str, model: str) -> None:
+        super().__init__(frame, run, name)
+        self.of_model = model
 
 
 class RunRecord:
@@ -122,7 +148,9 @@ class RunRecord:
         "workflow",
     )
 
-    def __init__(self, workflow: str, options: RunOptions, parent: RunRecord | None, scope: Scope | None) -> None:
+    def __init__(
+        self, workflow: str, options: RunOptions, parent: RunRecord | None, scope: Scope | None
+    ) -> None:
         self.started = time.perf_counter()
         self.started_at = time.time()
         self.workflow = workflow
@@ -147,7 +175,7 @@ class RunRecord:
         self.launched = False
         settings = process.settings
         self.observers = settings.observers
-        self.depth = 0 if parent is None else parent.depth + 1
+        self.depth: int = 0 if parent is None else parent.depth + 1
         if parent is None:
             self.correlation_id = options.correlation_id or self.id
             self.tags = options.tags
@@ -166,7 +194,7 @@ class RunRecord:
 
     @property
     def info(self) -> RunInfo:
-        """This run's place among others, as events tell it."""
+        """The run's place among others, as events tell it."""
         parent = self.parent
         return RunInfo(
             self.id, self.workflow, self.correlation_id, None if parent is None else parent.id, self.tags

@@ -295,7 +295,7 @@ class Failure:
     run_id: str
     error: str
     message: str
-    serial: int = field(default=0, repr=False)
+    serial: float = field(default=0.0, repr=False)
 
     def note(self) -> str:
         """Say the place in one line, as the exception's note does."""

@@ -26,7 +26,7 @@ class Settings:
     """The settings of a process.
 
     Attributes:
-        model: what ``LLM()`` leaves open, as ``provider:name``; None means that it has to be set.
+        model: what ``LLM()`` leaves open, as ``provider:name``; ``offline`` holds for pinned models too.
         backend: the event loop of background runs.
         grace: seconds that model calls in flight may take to finish when their run is cancelled.
         max_threads: how many worker threads may be runnable at once.
@@ -38,7 +38,7 @@ class Settings:
         providers: providers by name, beside the built-in ones.
     """
 
-    model: str | None = None
+    model: str = "openai:gpt-5-mini"
     backend: Backend = "asyncio"
     grace: float = 30.0
     max_threads: int = 64
@@ -64,7 +64,7 @@ def _count(value: object) -> bool:
 
 _EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "model": (
-        lambda v: v is None or (isinstance(v, str) and v.strip() != ""),
+        lambda v: isinstance(v, str) and v.strip() != "",
         'text such as "openai:gpt-5-mini" or "offline"',
     ),
     "backend": (lambda v: v in ("asyncio", "trio"), '"asyncio" or "trio"'),
@@ -109,7 +109,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             faults.append(f"{variable}={text!r} is not {_EXPECTED[name][1]}")
     if faults:
         raise ConfigError("the environment can't be used:", tuple(faults))
-    return evolve(Settings(), **values)
+    return evolve(Settings(), **cast("dict[str, Any]", values))
 
 
 def _checked(changes: Mapping[str, object]) -> Mapping[str, object]:
@@ -165,7 +165,7 @@ class Process:
     def change(self, changes: Mapping[str, object]) -> None:
         """Replace the settings named in *changes*."""
         with self.lock:
-            self._settings = evolve(self.settings, **_checked(changes))
+            self._settings = evolve(self.settings, **cast("dict[str, Any]", _checked(changes)))
 
     def of(self, service: type[T]) -> T:
         """The one instance of *service* in this process."""
@@ -217,5 +217,3 @@ def configure(**changes: Any) -> None:
         ConfigError: naming every setting that does not exist or can't have its value.
     """
     process.change(changes)
-
-

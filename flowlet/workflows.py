@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
+from ._engine._calls import run_async, run_sync
 from ._engine._handle import Run, newest_here, recent, start_handle
-from ._engine._runs import run_async, run_sync
+from ._engine._models import Ledger
 from ._functions import changed, decorated
+from .settings import process
 from .specs import Backend, spec_of
+from .usage import Usage
 
-__all__ = ["Run", "arun", "is_workflow", "last_run", "run", "runs", "start", "with_options", "workflow"]
+__all__ = [
+    "Run",
+    "arun",
+    "is_workflow",
+    "last_run",
+    "run",
+    "runs",
+    "start",
+    "usage",
+    "with_options",
+    "workflow",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -128,3 +142,8 @@ def runs() -> list[Run[Any]]:
 def last_run() -> Run[Any] | None:
     """The newest run that this thread or task asked for, if it is among the newest of the process."""
     return newest_here()
+
+
+def usage() -> Usage:
+    """The tokens, calls and cost of this process so far."""
+    return sum(process.of(Ledger).sums().values(), Usage())

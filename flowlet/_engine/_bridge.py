@@ -27,7 +27,7 @@ class Body(greenlet):
     yielded: Any
     returned: bool
     result: Any
-    error: BaseException | None
+    raised: BaseException | None
 
 
 def in_body() -> bool:
@@ -45,8 +45,8 @@ def suspend(awaitable: Awaitable[T]) -> T:
     assert type(body) is Body
     body.request = awaitable
     body.caller.switch()
-    result, error = body.result, body.error
-    body.result = body.error = None
+    result, error = body.result, body.raised
+    body.result = body.raised = None
     if error is not None:
         try:
             raise error
@@ -72,12 +72,12 @@ def _resume(body: Body) -> None:
     except StopIteration as stop:
         body.returned, body.result = True, stop.value
     except BaseException as exc:  # noqa: BLE001 -- carried across as a value
-        body.error = exc
+        body.raised = exc
 
 
 def _new_body() -> Body:
     body = Body(interruptible(_serve))
-    body.request = body.yielded = body.result = body.error = body.job = None
+    body.request = body.yielded = body.result = body.raised = body.job = None
     body.returned = False
     return body
 
@@ -108,12 +108,12 @@ class Drive:
                 try:
                     body.result = yield from request.__await__()
                 except BaseException as exc:  # noqa: BLE001 -- raised again in the body
-                    body.error = exc
+                    body.raised = exc
                 del request
                 body.caller = getcurrent()
                 body.switch()
-            yielded, result, error, returned = body.yielded, body.result, body.error, body.returned
-            body.yielded = body.result = body.error = None
+            yielded, result, error, returned = body.yielded, body.result, body.raised, body.returned
+            body.yielded = body.result = body.raised = None
             body.returned = False
             if len(pool) < _POOL_SIZE:
                 pool.append(body)

@@ -1,4 +1,4 @@
-"""Calls that change sides: from an event loop to a worker thread, from a thread to the run's loop or to another thread.
+"""Calls that change sides: between an event loop and worker threads, and from thread to thread.
 
 The caller waits, and stops waiting when its scope is stopped: what is inside flowlet (a model call,
 a wait) may end within the grace, anything else is left behind, unless a time limit has passed;
@@ -58,7 +58,9 @@ def abandon(job: Job, frame: Frame) -> None:
         process.notice(ThreadAbandoned(info, time.time(), step, threads.abandoned))
 
 
-async def in_thread(frame: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
+async def in_thread(
+    frame: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Job:
     """Call *fn* on a worker thread in *frame*, while the loop goes on; answer the finished job."""
     waiter = current_port().waiter()
     scope = frame.scope = Scope(frame.scope.run_id, frame.scope)

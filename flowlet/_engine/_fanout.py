@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import anyio
@@ -17,8 +18,7 @@ from ..settings import process
 from ._bridge import Drive, in_body, suspend
 from ._crossing import in_thread, on_loop, park, settle
 from ._handle import Run, record_of
-from ._loops import Port, current_port, is_cancellation, running_loop
-from ._runs import in_ipython
+from ._loops import Port, current_port, in_ipython, is_cancellation, running_loop
 from ._runtimes import Runtimes
 from ._steps import port_of
 from ._threads import Job, Latch, Threads
@@ -207,8 +207,13 @@ def wait_all(handles: Sequence[Run[Any]]) -> list[Any]:
         )
     latch = Latch()
     ended: list[Run[Any]] = []
+
+    def done(handle: Run[Any]) -> None:
+        ended.append(handle)
+        latch.set()
+
     for handle in handles:
-        record_of(handle).on_end(lambda handle=handle: (ended.append(handle), latch.set()))
+        record_of(handle).on_end(partial(done, handle))
     try:
         _until_all(handles, ended, latch)
     except BaseException:

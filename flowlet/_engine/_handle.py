@@ -15,9 +15,11 @@ from ..events import Event, RunFinished, RunStarted, StepFinished, StepStarted
 from ..settings import process
 from ..usage import ExecutionMetrics, RunState
 from ._bridge import in_body, suspend
+from ._calls import start_run
 from ._crossing import park
-from ._loops import Waiter, current_port, running_loop
-from ._runs import Recent, cancel, dropped, in_ipython, outcome, start_run
+from ._launch import outcome
+from ._loops import Waiter, current_port, in_ipython, running_loop
+from ._runs import Recent, cancel, dropped
 from ._threads import Latch
 
 R = TypeVar("R")
@@ -101,7 +103,9 @@ class Run(Generic[R]):
         if not run.over:
             raise ResultNotReady(run.id, f"no result after {timeout:g} s; it is {run.state}")
         if run.error is None and not run.launched:
-            raise ResultNotReady(run.id, "its result is gone: it went to the caller, or its handle was dropped")
+            raise ResultNotReady(
+                run.id, "its result is gone: it went to the caller, or its handle was dropped"
+            )
         return cast("R", outcome(run))
 
     def _wait_in_thread(self, timeout: float | None) -> None:
@@ -166,11 +170,21 @@ class _Feed:
                 end = at + step.duration
                 self._queue.append(
                     StepFinished(
-                        info, end, step.name, step.index, step.state, step.duration, step.attempts, step.error, step.parent
+                        info,
+                        end,
+                        step.name,
+                        step.index,
+                        step.state,
+                        step.duration,
+                        step.attempts,
+                        step.error,
+                        step.parent,
                     )
                 )
         if run.over:
-            self.put(RunFinished(info, epoch + (run.ended or 0.0), run.state, run.duration(), run.metrics().error))
+            self.put(
+                RunFinished(info, epoch + (run.ended or 0.0), run.state, run.duration(), run.metrics().error)
+            )
 
     def put(self, event: Event) -> None:
         self._queue.append(event)

@@ -22,7 +22,7 @@ from ._threads import LoopExecutor
 if TYPE_CHECKING:
     import trio
 
-_asyncio_loop = asyncio._get_running_loop  # noqa: SLF001 -- 70 ns; get_running_loop() raises where none runs
+_asyncio_loop = asyncio._get_running_loop
 
 
 def running_loop() -> object | None:
@@ -240,3 +240,9 @@ def require(backend: str) -> None:
             import trio as _  # noqa: F401
         except ImportError:
             raise ConfigError('backend "trio" needs trio: pip install "flowlet[trio]"') from None
+
+
+def in_ipython() -> bool:
+    """Whether this is an IPython session, whose own loop may be blocked by a cell."""
+    module = sys.modules.get("IPython")
+    return module is not None and module.get_ipython() is not None

@@ -27,7 +27,7 @@ def kinds_of(middleware: Callable[..., Any]) -> frozenset[type]:
     """The kinds of call that *middleware* wraps, as the annotation of its first parameter says."""
     target = middleware if inspect.isroutine(middleware) else type(middleware).__call__
     hints = typing.get_type_hints(target)
-    names = [name for name in inspect.signature(middleware).parameters]
+    names = list(inspect.signature(middleware).parameters)
     hint = hints.get(names[0]) if names else None
     members = set(typing.get_args(hint)) or {hint}
     return frozenset(kind for kind in KINDS if kind in members) or frozenset(KINDS)

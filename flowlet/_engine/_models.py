@@ -28,10 +28,9 @@ from ..settings import process
 from ..usage import UNKNOWN, CallRecord, TokenUsage, Usage
 from ._bridge import in_body, suspend
 from ._crossing import grace_of, in_thread, on_loop
-from ._loops import Port, current_port, running_loop
+from ._loops import Port, current_port, in_ipython, running_loop
 from ._middleware import athrough, through, wrapping
 from ._retry import Policy, aretry, retry
-from ._runs import in_ipython
 from ._runtimes import Runtimes
 from ._steps import pause, port_of
 from ._threads import here_busy
@@ -70,7 +69,7 @@ class Target:
     attempts: int
 
 
-class _Attempts:
+class Attempts:
     """What one model call, with all its attempts, needs to know of its place."""
 
     def __init__(self, target: Target, request: Request) -> None:
@@ -83,6 +82,15 @@ class _Attempts:
         self.call = ModelCall(target.name, request, self.step, None if self.run is None else self.run.info)
         self.number = 1
 
+    def check(self) -> None:
+        """Go on, or end the body.
+
+        Raises:
+            RunStopped: the run is over.
+        """
+        if not self.frame.outside:
+            self.frame.scope.check()
+
     def middleware(self) -> tuple[Callable[..., Any], ...]:
         wraps = process.settings.middleware if self.run is None else self.run.middleware
         return wrapping(wraps, ModelCall) if wraps else ()
@@ -92,7 +100,9 @@ class _Attempts:
 
     def _told(self, attempt: int, wait: float, exc: Exception) -> None:
         info = self.call.run
-        event = ModelRetried(info, time.time(), self.step, self.call.request.model, attempt, wait, describe(exc))
+        event = ModelRetried(
+            info, time.time(), self.step, self.call.request.model, attempt, wait, describe(exc)
+        )
         self._tell(event)
 
     def _tell(self, event: ModelCalled | ModelRetried) -> None:
@@ -116,15 +126,19 @@ class _Attempts:
         )
         return completion
 
-    def failed(self, request: Request, exc: BaseException, duration: float) -> None:
-        """Book an attempt that brought nothing; what it used, nobody knows."""
+    def failed(
+        self, request: Request, exc: BaseException, duration: float, usage: TokenUsage = UNKNOWN
+    ) -> None:
+        """Book an attempt that brought nothing; what it used, nobody knows unless it was told before."""
+        known = usage.source != "unknown"
+        sent = _sent(exc)
         request_id = exc.request_id if isinstance(exc, ProviderError) else None
         self._book(
             CallRecord(
                 provider=self.target.name,
                 model=request.model,
-                usage=UNKNOWN if _sent(exc) else TokenUsage(),
-                cost=None if _sent(exc) else Decimal(0),
+                usage=usage if known or sent else TokenUsage(),
+                cost=_price(self.target, request.model, usage) if known else None if sent else Decimal(0),
                 duration=duration,
                 at=time.time(),
                 ok=False,
@@ -157,12 +171,16 @@ def _sent(exc: BaseException) -> bool:
 
 
 def _cost(target: Target, model: str, completion: Completion) -> Decimal | None:
+    cost = _price(target, completion.model or model, completion.usage)
+    return cost if cost is not None else _price(target, model, completion.usage)
+
+
+def _price(target: Target, model: str, usage: TokenUsage) -> Decimal | None:
     price = getattr(target.provider, "price", None)
-    if price is not None:
-        cost: Decimal | None = price(completion.model or model, completion.usage)
-        return cost
-    found = pricing.cost_of(target.name, completion.model or model, completion.usage)
-    return found if found is not None or not completion.model else pricing.cost_of(target.name, model, completion.usage)
+    cost: Decimal | None = (
+        pricing.cost_of(target.name, model, usage) if price is None else price(model, usage)
+    )
+    return cost
 
 
 def _again(exc: Exception) -> bool | float:
@@ -171,7 +189,7 @@ def _again(exc: Exception) -> bool | float:
     return True if exc.retry_after is None else min(exc.retry_after, LONGEST_RETRY_AFTER)
 
 
-def _facts(target: Target, exc: BaseException) -> BaseException:
+def shown(target: Target, exc: BaseException) -> BaseException:
     """What callers see of *exc*: facts of ours, never a foreign type out of a provider."""
     if isinstance(exc, FlowletError | AssertionError) or not isinstance(exc, Exception):
         return exc
@@ -192,10 +210,9 @@ def complete(target: Target, request: Request) -> Completion:
         return suspend(acomplete(target, request))
     if running_loop() is not None and not in_ipython():
         raise BridgeError(
-            "a call of LLM would block the event loop of this task.\n"
-            "    write:  await AsyncLLM(...).ask(...)"
+            "a call of LLM would block the event loop of this task.\n    write:  await AsyncLLM(...).ask(...)"
         )
-    attempts = _Attempts(target, request)
+    attempts = Attempts(target, request)
     last = partial(_with_retries, attempts)
     completion: Completion = through(
         attempts.middleware(), attempts.call, last, attempts.frame, partial(any_port, attempts.frame)
@@ -211,30 +228,26 @@ def any_port(frame: Frame) -> Port:
     return process.of(Runtimes).port(process.settings.backend)
 
 
-def _with_retries(attempts: _Attempts, call: ModelCall) -> Completion:
-    scope = attempts.frame.scope
-
+def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
     def attempt(number: int) -> Completion:
         attempts.number = number
-        if not attempts.frame.outside:
-            scope.check()
+        attempts.check()
         with here_busy():
             completion = _attempt(attempts, call.request)
-        if not attempts.frame.outside:
-            scope.check()
+        attempts.check()
         return completion
 
     if attempts.target.attempts == 1:
         return attempt(1)
-    return retry(attempts.policy(), attempt, partial(pause, scope))
+    return retry(attempts.policy(), attempt, partial(pause, attempts.frame.scope))
 
 
-def _attempt(attempts: _Attempts, request: Request) -> Completion:
+def _attempt(attempts: Attempts, request: Request) -> Completion:
     started = time.perf_counter()
     try:
         completion = _call(attempts, request)
     except BaseException as exc:
-        caught = _facts(attempts.target, exc)
+        caught = shown(attempts.target, exc)
         attempts.failed(request, caught, time.perf_counter() - started)
         if caught is exc:
             raise
@@ -242,7 +255,7 @@ def _attempt(attempts: _Attempts, request: Request) -> Completion:
     return attempts.answered(request, completion, time.perf_counter() - started)
 
 
-def _call(attempts: _Attempts, request: Request) -> Completion:
+def _call(attempts: Attempts, request: Request) -> Completion:
     provider = attempts.target.provider
     method = sync_method(provider, "complete")
     if method is not None:
@@ -277,17 +290,16 @@ async def acomplete(target: Target, request: Request) -> Completion:
     Raises:
         ProviderError: the last attempt failed, or an error that no other attempt can mend.
     """
-    attempts = _Attempts(target, request)
+    attempts = Attempts(target, request)
     last = partial(_awith_retries, attempts)
     completion: Completion = await athrough(attempts.middleware(), attempts.call, last, attempts.frame)
     return completion
 
 
-async def _awith_retries(attempts: _Attempts, call: ModelCall) -> Completion:
+async def _awith_retries(attempts: Attempts, call: ModelCall) -> Completion:
     async def attempt(number: int) -> Completion:
         attempts.number = number
-        if not attempts.frame.outside:
-            attempts.frame.scope.check()
+        attempts.check()
         return await _InFlight(attempts, call.request).answer()
 
     if attempts.target.attempts == 1:
@@ -298,7 +310,7 @@ async def _awith_retries(attempts: _Attempts, call: ModelCall) -> Completion:
 class _InFlight:
     """One attempt in a task of the engine's own, which books it whatever becomes of the caller."""
 
-    def __init__(self, attempts: _Attempts, request: Request) -> None:
+    def __init__(self, attempts: Attempts, request: Request) -> None:
         self._attempts = attempts
         self._request = request
         self._limit = anyio.CancelScope()
@@ -343,7 +355,9 @@ class _InFlight:
                 await self._attempt(started)
         finally:
             if not self._finished:
-                self._error = ProviderError("cancelled", "the call was cancelled in flight", provider=self._attempts.target.name)
+                self._error = ProviderError(
+                    "cancelled", "the call was cancelled in flight", provider=self._attempts.target.name
+                )
                 self._attempts.failed(self._request, self._error, time.perf_counter() - started)
                 self._finished = True
             done()
@@ -355,7 +369,7 @@ class _InFlight:
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:  # noqa: BLE001 -- raised again in the caller's task
-            self._error = _facts(attempts.target, exc)
+            self._error = shown(attempts.target, exc)
             if self._error is not exc:
                 self._error.__cause__ = exc
             attempts.failed(request, self._error, time.perf_counter() - started)

@@ -16,7 +16,7 @@ import anyio
 
 from .. import _signature
 from .._scope import Scope
-from ..context import Frame, RunRecord, StepRecord, current, describe
+from ..context import Frame, ModelStepRecord, RunRecord, StepRecord, current, describe
 from ..errors import BridgeError, Failure, RunStopped, StepTimeout, attribute, failure_of
 from ..events import StepFinished, StepRetried, StepStarted
 from ..protocols import StepCall
@@ -34,7 +34,7 @@ from ._threads import Latch
 Function = Callable[..., Any]
 
 
-def sync_step(spec: Spec, fn: Function) -> Function:
+def sync_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot path, in one piece
     """Make the plain function that calls the sync step *fn*."""
     name, plain = spec.name, spec.plain
 
@@ -170,7 +170,7 @@ def _failure(record: StepRecord, run: RunRecord, exc: Exception) -> Failure:
     )
 
 
-class Carried(Exception):  # noqa: N818 -- a vehicle, not an error
+class Carried(Exception):
     """Takes a StopIteration across a coroutine, which would turn it into a RuntimeError."""
 
     def __init__(self, error: BaseException) -> None:
@@ -233,7 +233,10 @@ async def moved_step(spec: Spec, fn: Function, args: tuple[Any, ...], kwargs: di
 
 
 def _opened(spec: Spec, frame: Frame, run: RunRecord) -> StepRecord:
-    record = StepRecord(frame, run, spec.name)
+    model = spec.run.model
+    record = (
+        StepRecord(frame, run, spec.name) if model is None else ModelStepRecord(frame, run, spec.name, model)
+    )
     record.scope = Scope(run.id, frame.scope)
     if run.observers:
         assert record.index is not None
@@ -271,9 +274,7 @@ def _policy(spec: Spec, record: StepRecord, run: RunRecord) -> Policy:
         if run.observers:
             assert record.index is not None
             reason = describe(exc)
-            run.emit(
-                StepRetried(run.info, time.time(), record.name, record.index, attempt, wait, reason)
-            )
+            run.emit(StepRetried(run.info, time.time(), record.name, record.index, attempt, wait, reason))
 
     def again(exc: Exception) -> bool:
         return isinstance(exc, spec.step.retry_on) and record.scope.reason is None
@@ -304,7 +305,12 @@ def _sync_in_full(
 
 
 def _attempts(
-    spec: Spec, fn: Function, record: StepRecord, run: RunRecord, args: tuple[Any, ...], kwargs: dict[str, Any]
+    spec: Spec,
+    fn: Function,
+    record: StepRecord,
+    run: RunRecord,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     if spec.step.check:
         _signature.check_inputs(fn, args, kwargs)
@@ -410,7 +416,11 @@ async def _aattempts(
 
 
 async def _aone(
-    spec: Spec, fn: Callable[..., Awaitable[Any]], record: StepRecord, args: tuple[Any, ...], kwargs: dict[str, Any]
+    spec: Spec,
+    fn: Callable[..., Awaitable[Any]],
+    record: StepRecord,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     timeout = spec.step.timeout
     if timeout is None:
@@ -437,5 +447,3 @@ def port_of(run: RunRecord) -> Any:
     if run.port is None:
         run.port = process.of(Runtimes).port(run.backend)
     return run.port
-
-

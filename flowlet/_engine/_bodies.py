@@ -1,0 +1,147 @@
+"""The body of a run, executed in this thread (sync) or in this task (async)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import anyio
+
+from ..context import Frame, RunRecord, current
+from ..protocols import RunCall
+from ..settings import process
+from ._bridge import Drive, in_body
+from ._crossing import SETTLE, grace_of, park
+from ._loops import Port, current_port
+from ._middleware import athrough, through, wrapping
+from ._runs import begin, cancel, close, conclude, end, expire, raise_end
+from ._steps import port_of, refuse_unawaited
+from ._threads import Latch
+from ._watch import Watch
+
+Function = Callable[..., Any]
+
+
+def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Execute the sync body *fn* in this thread."""
+    previous = current.get()
+    frame = Frame(run, run.scope)
+    begin(run, frame)
+    exc = None
+    try:
+        run.scope.check()
+        result = _through_runs(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
+        refuse_unawaited(result, run.workflow)
+        if run.open_children:
+            _join(run)
+    except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
+        exc = caught
+        if run.open_children:
+            _stop_children(run)
+    finally:
+        current.set(previous)
+        frame.run = None
+    if exc is None and run.scope.reason is None and run.deadline is None:
+        end(run, "completed", result)
+        close(run)
+        return result
+    try:
+        conclude(run, None if exc is not None else result, exc)
+        raise_end(run, exc)
+    finally:
+        exc = None
+    return result
+
+
+def _through_runs(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame
+) -> Any:
+    wraps = wrapping(run.middleware, RunCall)
+    call = RunCall(run.workflow, args, kwargs, run.info)
+    return through(wraps, call, lambda call: fn(*call.args, **call.kwargs), frame, lambda: port_of(run))
+
+
+def _join(run: RunRecord) -> None:
+    for child in tuple(run.open_children or ()):
+        latch = Latch()
+        child.on_end(latch.set)
+        park(latch, run.scope)
+        run.scope.check()
+
+
+def _stop_children(run: RunRecord) -> None:
+    until = time.monotonic() + grace_of(run.scope) + SETTLE
+    children = tuple(run.open_children or ())
+    for child in children:
+        cancel(child)
+    for child in children:
+        latch = Latch()
+        child.on_end(latch.set)
+        latch.wait(until - time.monotonic())
+
+
+async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Execute the async body *fn* in this task."""
+    previous = current.get()
+    port = run.port = current_port()
+    frame = Frame(run, run.scope)
+    begin(run, frame)
+    limit = anyio.CancelScope()
+    run.scope.on_stop(partial(port.call, limit.cancel))
+    timer = None if run.deadline is None else process.of(Watch).at(run.deadline, partial(expire, run))
+    exc = result = None
+    try:
+        with limit:
+            result = await _body(run, fn, args, kwargs, frame, port)
+    except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
+        exc = caught
+    finally:
+        current.set(previous)
+        frame.run = None
+        if timer is not None:
+            timer.cancel()
+    try:
+        conclude(run, result, exc)
+        raise_end(run, exc)
+    finally:
+        exc = None
+    return result
+
+
+async def _body(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame, port: Port
+) -> Any:
+    try:
+        if run.middleware:
+            call = RunCall(run.workflow, args, kwargs, run.info)
+            coroutine = athrough(wrapping(run.middleware, RunCall), call, _last(fn), frame)
+        else:
+            coroutine = fn(*args, **kwargs)
+        result = await (coroutine if in_body() else Drive(coroutine, port))
+        refuse_unawaited(result, run.workflow)
+        if run.open_children:
+            await _ajoin(run, port)
+    except BaseException:
+        if run.open_children:
+            for child in tuple(run.open_children):
+                cancel(child)
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_of(run.scope) + SETTLE):
+                await _ajoin(run, port)
+        raise
+    return result
+
+
+def _last(fn: Function) -> Callable[[RunCall], Coroutine[Any, Any, Any]]:
+    async def last(call: RunCall) -> Any:
+        return await fn(*call.args, **call.kwargs)
+
+    return last
+
+
+async def _ajoin(run: RunRecord, port: Port) -> None:
+    for child in tuple(run.open_children or ()):
+        waiter = port.waiter()
+        child.on_end(waiter.wake)
+        await waiter.wait()

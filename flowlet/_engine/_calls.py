@@ -1,0 +1,197 @@
+"""What users call: run, arun, start, and a workflow as the function it is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+from ..context import Frame, RunRecord, current
+from ..errors import BridgeError, RunStopped
+from ..settings import process
+from ..specs import Spec, bare, spec_of
+from ._bodies import drive, inline
+from ._bridge import in_body, suspend
+from ._crossing import in_thread, on_loop
+from ._launch import await_end, launch, launch_thread, wait
+from ._loops import current_port, in_ipython, running_loop
+from ._runs import expire, new_run
+from ._steps import ASYNC_CODE, moved_step, no_bridge, port_of
+from ._threads import Job
+from ._watch import Watch
+
+Function = Callable[..., Any]
+
+
+def _enclosing() -> Frame | None:
+    """The frame of the run we are in.
+
+    Raises:
+        RunStopped: that run is over.
+    """
+    frame = current.get()
+    if frame is None:
+        return None
+    if frame.run is None or frame.scope.reason is not None:
+        if frame.outside:
+            return None if frame.scope.root.reason == "completed" else frame
+        raise RunStopped(frame.scope.run_id, frame.scope.reason or "over")
+    return frame
+
+
+def run_sync(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run *fn* from sync code and wait."""
+    frame = _enclosing()
+    if frame is not None and frame.run is not None:
+        return _run_inside(fn, args, kwargs, frame, frame.run)
+    looping = running_loop() is not None
+    if looping and not in_ipython():
+        raise _not_here(fn)
+    run = new_run(fn, args, kwargs, frame)
+    body = _bare_workflow(fn)
+    if run.timeout is None and not looping and not inspect.iscoroutinefunction(body):
+        run.fetched = True
+        return inline(run, body, args, kwargs)
+    launch(run, body, args, kwargs)
+    try:
+        return wait(run)
+    finally:
+        run.result = None
+
+
+def _not_here(fn: Function) -> BridgeError:
+    name = getattr(fn, "__name__", "workflow")
+    return BridgeError(
+        "run(...) would block the event loop that runs in this thread.\n"
+        f"    instead of:  run({name}, ...)\n"
+        f"    write:       await arun({name}, ...)"
+    )
+
+
+def _bare_workflow(fn: Function) -> Function:
+    """The body of a workflow; a step stays as it is, since the run records its call."""
+    spec = spec_of(fn)
+    return bare(fn, spec) if spec is not None and spec.kind == "workflow" else fn
+
+
+def _run_inside(
+    fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame, run: RunRecord
+) -> Any:
+    if in_body() or running_loop() is not None:
+        raise _not_here(fn)
+    if inspect.iscoroutinefunction(fn):
+        return on_loop(frame.below(frame.scope), port_of(run), fn, args, kwargs)
+    return fn(*args, **kwargs)
+
+
+async def run_async(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run *fn* in the caller's own loop."""
+    frame = _enclosing()
+    if frame is not None and frame.run is not None:
+        return await _arun_inside(fn, args, kwargs, frame)
+    return await _arun_new(fn, args, kwargs, frame)
+
+
+async def _arun_new(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame | None) -> Any:
+    run = new_run(fn, args, kwargs, frame)
+    run.fetched = True
+    body = _bare_workflow(fn)
+    if inspect.iscoroutinefunction(body):
+        return await drive(run, body, args, kwargs)
+    return await _in_thread_of_its_own(run, body, args, kwargs)
+
+
+async def _in_thread_of_its_own(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    run.port = current_port()
+    timer = None if run.deadline is None else process.of(Watch).at(run.deadline, partial(expire, run))
+    launch_thread(run, fn, args, kwargs)
+    try:
+        return await await_end(run)
+    finally:
+        run.result = None
+        if timer is not None:
+            timer.cancel()
+
+
+async def _arun_inside(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame) -> Any:
+    if inspect.iscoroutinefunction(fn):
+        return await fn(*args, **kwargs)
+    spec = spec_of(fn)
+    if spec is None:
+        job = await in_thread(frame.below(frame.scope), fn, args, kwargs)
+        return job.outcome()
+    if spec.kind == "step":
+        return await moved_step(spec, bare(fn, spec), args, kwargs)
+    return await _arun_new(fn, args, kwargs, frame)
+
+
+def start_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunRecord:
+    """Start a run of *fn* and return its record at once; inside a run it is a child of that run."""
+    frame = _enclosing()
+    run = new_run(fn, args, kwargs, frame)
+    parent = run.parent
+    if parent is not None:
+        if parent.open_children is None:
+            parent.open_children = set()
+        parent.open_children.add(run)
+    run.launched = True
+    if run.deadline is not None:
+        timer = process.of(Watch).at(run.deadline, partial(expire, run))
+        run.on_end(timer.cancel)
+    launch(run, _bare_workflow(fn), args, kwargs)
+    return run
+
+
+def sync_workflow(spec: Spec, fn: Function) -> Function:
+    """Make the plain function that runs the sync workflow *fn* and waits for its result."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        frame = _enclosing()
+        if frame is None or frame.run is None:
+            return run_sync(call, args, kwargs)
+        if in_body():
+            return suspend(_as_job(_arun_new(call, args, kwargs, frame))).outcome()
+        if running_loop() is not None:
+            raise no_bridge(spec.name)
+        run = new_run(call, args, kwargs, frame)
+        run.fetched = True
+        if run.timeout is None:
+            return inline(run, fn, args, kwargs)
+        launch_thread(run, fn, args, kwargs)
+        try:
+            return wait(run)
+        finally:
+            run.result = None
+
+    return call
+
+
+def _no_call() -> None:
+    return
+
+
+async def _as_job(coroutine: Coroutine[Any, Any, Any]) -> Job:
+    """Await *coroutine* and keep its outcome as a value, so that a StopIteration survives."""
+    job = Job(copy_context(), _no_call, (), _no_call)
+    try:
+        job.result = await coroutine
+    except Exception as exc:  # noqa: BLE001 -- raised again by outcome()
+        job.error = exc
+    return job
+
+
+def async_workflow(spec: Spec, fn: Function) -> Function:
+    """Make the coroutine function that runs the async workflow *fn*."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        frame = _enclosing()
+        run = new_run(call, args, kwargs, frame)
+        run.fetched = True
+        return await drive(run, fn, args, kwargs)
+
+    ASYNC_CODE.add(call.__code__)
+    return call

@@ -1,0 +1,161 @@
+"""Answers piece by piece. A provider of the other colour, or middleware, makes it one piece.
+
+A stream is the caller's: it is closed when the caller leaves, and what it used is booked as far as
+the provider told by then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from attrs import evolve
+
+from ..errors import BridgeError, Refused, Truncated
+from ..messages import Completion, Delta, Request
+from ._bridge import in_body
+from ._loops import in_ipython, running_loop
+from ._models import Attempts, Target, acomplete, async_method, complete, shown, sync_method
+
+
+class _Sum:
+    """What a stream has brought so far."""
+
+    def __init__(self, attempts: Attempts, request: Request) -> None:
+        self._attempts = attempts
+        self._request = request
+        self._started = time.perf_counter()
+        self._completion = Completion("", model=request.model)
+        self._ended = False
+
+    def add(self, delta: Delta) -> str:
+        """Take *delta* in and give its text."""
+        known = {name: value for name in _TOLD if (value := getattr(delta, name)) is not None}
+        self._ended = self._ended or delta.finish_reason is not None
+        self._completion = evolve(
+            self._completion, **known, replayed=self._completion.replayed or delta.replayed
+        )
+        return delta.text
+
+    def book(self, exc: BaseException | None) -> None:
+        """Book the call, once, well or badly ended; one that the caller left early is a good one."""
+        duration = time.perf_counter() - self._started
+        if exc is None or not isinstance(exc, Exception):
+            self._attempts.answered(self._request, self._completion, duration)
+        else:
+            self._attempts.failed(self._request, exc, duration, self._completion.usage)
+
+    def check(self) -> None:
+        """Refuse an answer that ended badly.
+
+        Raises:
+            Refused: the model declined.
+            Truncated: the answer ended at the token limit.
+        """
+        check_ending(self._completion)
+
+
+_TOLD = ("usage", "finish_reason", "model", "request_id", "refusal")
+
+
+def check_ending(completion: Completion) -> None:
+    """Refuse an answer that ended badly.
+
+    Raises:
+        Refused: the model declined.
+        Truncated: the answer ended at the token limit.
+    """
+    if completion.refusal is not None or completion.finish_reason == "refusal":
+        said = f": {completion.refusal[:200]}" if completion.refusal else ""
+        raise Refused(f"the model declined to answer{said}", (), completion.text)
+    if completion.finish_reason == "length":
+        raise Truncated(
+            "the answer ended at the token limit; raise max_tokens or ask for less", (), completion.text
+        )
+
+
+@contextmanager
+def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
+    """Answer *request* piece by piece, in this thread."""
+    if in_body() or (running_loop() is not None and not in_ipython()):
+        raise BridgeError(
+            "LLM.stream(...) would block the event loop of this task.\n"
+            "    write:  async with AsyncLLM(...).stream(...) as pieces"
+        )
+    method = sync_method(target.provider, "stream")
+    attempts = Attempts(target, request)
+    if method is None or attempts.middleware():
+        whole = complete(target, request)
+        check_ending(whole)
+        yield iter((whole.text,))
+        return
+    total = _Sum(attempts, request)
+    try:
+        with method(request) as deltas:
+            yield _texts(deltas, total, attempts)
+    except BaseException as exc:
+        told = shown(target, exc)
+        total.book(told)
+        if told is exc:
+            raise
+        raise told from exc
+    total.book(None)
+
+
+def _texts(deltas: Iterator[Delta], total: _Sum, attempts: Attempts) -> Iterator[str]:
+    for delta in deltas:
+        attempts.check()
+        if text := total.add(delta):
+            yield text
+    total.check()
+
+
+@asynccontextmanager
+async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncIterator[str]]:
+    """Answer *request* piece by piece, in this task."""
+    method = async_method(target.provider, "stream")
+    attempts = Attempts(target, request)
+    if method is None or attempts.middleware():
+        whole = await acomplete(target, request)
+        check_ending(whole)
+        yield _one(whole.text)
+        return
+    total = _Sum(attempts, request)
+    try:
+        async with method(request) as deltas:  # type: ignore[attr-defined]
+            yield _Texts(deltas, total, attempts)
+    except BaseException as exc:
+        told = shown(target, exc)
+        total.book(told)
+        if told is exc:
+            raise
+        raise told from exc
+    total.book(None)
+
+
+async def _one(text: str) -> AsyncIterator[str]:
+    yield text
+
+
+class _Texts:
+    """The texts of a stream. No generator, so that nothing is left to finalise on trio."""
+
+    def __init__(self, deltas: AsyncIterator[Delta], total: _Sum, attempts: Attempts) -> None:
+        self._deltas = deltas
+        self._total = total
+        self._attempts = attempts
+
+    def __aiter__(self) -> _Texts:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            try:
+                delta = await self._deltas.__anext__()
+            except StopAsyncIteration:
+                self._total.check()
+                raise
+            self._attempts.check()
+            if text := self._total.add(delta):
+                return text

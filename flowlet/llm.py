@@ -1,0 +1,259 @@
+"""``LLM`` and ``AsyncLLM``: which model to ask, and how, as values that hold no connection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, TypeVar, overload
+
+from attrs import field, frozen
+from typing_extensions import TypeForm
+
+from ._conversation import Conversation
+from ._engine import _models, _streams
+from ._engine._models import Target
+from ._suggest import nearest
+from .context import current
+from .errors import ConfigError, DefinitionError, ProviderError
+from .messages import Completion, JsonValue, Message, Parameters, Request
+from .protocols import LLMProvider
+from .settings import process
+
+__all__ = ["LLM", "AsyncLLM", "register_provider"]
+
+T = TypeVar("T")
+
+
+class Builtin:
+    """The built-in providers of this process, made when first asked for."""
+
+    names = ("openai", "offline")
+
+    def __init__(self) -> None:
+        self._made: dict[str, LLMProvider] = {}
+
+    def get(self, name: str) -> LLMProvider | None:
+        """The built-in provider *name*, if there is one."""
+        if name not in self._made:
+            if name == "openai":
+                from .providers.openai import OpenAIProvider
+
+                self._made[name] = OpenAIProvider()
+            elif name == "offline":
+                from .providers.offline import OfflineProvider
+
+                self._made[name] = OfflineProvider()
+        return self._made.get(name)
+
+
+def register_provider(name: str, provider: LLMProvider) -> None:
+    """Make *provider* known as *name*, so that ``LLM("name:model")`` asks it.
+
+    Raises:
+        DefinitionError: it has neither ``complete`` nor ``acomplete``, or the name has a colon.
+    """
+    if ":" in name or not name:
+        raise DefinitionError(f"{name!r} can't name a provider: it stands before the colon in provider:model")
+    if not (hasattr(provider, "complete") or hasattr(provider, "acomplete")):
+        raise DefinitionError(
+            f"{type(provider).__name__} is no provider: it needs complete(request), acomplete(request) or both"
+        )
+    with process.lock:
+        process.change({"providers": {**process.settings.providers, name: provider}})
+
+
+@frozen
+class _Model:
+    """What sync and async models share.
+
+    Attributes:
+        model: ``provider:name``; None takes what the run or the settings say.
+        temperature, max_tokens, top_p, seed, stop: sampling; what is None is not sent.
+        system: the system prompt.
+        timeout: seconds that one attempt may take, the whole answer included (None: the setting).
+        attempts: how often a call is tried, the first time included (None: the setting).
+        extra: goes into the request as it is, for what only one provider knows.
+    """
+
+    model: str | None = None
+    system: str | None = field(default=None, kw_only=True)
+    temperature: float | None = field(default=None, kw_only=True)
+    max_tokens: int | None = field(default=None, kw_only=True)
+    top_p: float | None = field(default=None, kw_only=True)
+    seed: int | None = field(default=None, kw_only=True)
+    stop: tuple[str, ...] = field(default=(), kw_only=True, converter=tuple[str, ...])
+    timeout: float | None = field(default=None, kw_only=True)
+    attempts: int | None = field(default=None, kw_only=True)
+    extra: Mapping[str, JsonValue] = field(factory=dict[str, JsonValue], kw_only=True, eq=False)
+
+    def _target(self) -> tuple[Target, str]:
+        """Find the provider and the name of the model there.
+
+        Raises:
+            ConfigError: nothing says which provider to use, or it does not exist.
+        """
+        provider, name, model = resolve(self.model)
+        return Target(provider, name, self.attempts or process.settings.attempts), model
+
+    def _request(self, messages: str | Sequence[Message], model: str) -> Request:
+        given = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
+        system = () if self.system is None else (Message("system", self.system),)
+        parameters = Parameters(
+            self.temperature, self.max_tokens, self.top_p, self.seed, self.stop, self.extra
+        )
+        timeout = self.timeout or process.settings.call_timeout
+        return Request(model, system + given, parameters, None, timeout)
+
+
+@frozen
+class LLM(_Model):
+    """A language model for plain functions: ``LLM().ask("Name three teas.")``.
+
+    A value: it holds no connection, and the provider is found when it is called. As the default
+    argument of a step it makes the step testable as a plain function.
+    """
+
+    @overload
+    def ask(self, prompt: str) -> str: ...
+    @overload
+    def ask(self, prompt: str, returns: TypeForm[T]) -> T: ...
+    def ask(self, prompt: str, returns: Any = str) -> Any:
+        """Ask for text, or for a value of type *returns*; a misfit is told to the model and asked once more.
+
+        Raises:
+            OutputError: the answer does not fit (``Refused``, ``Truncated`` where it was that).
+            ProviderError: the model could not be asked.
+            ConfigError: no provider is configured.
+            BridgeError: the call would block an event loop; use ``AsyncLLM``.
+        """
+        target, model = self._target()
+        talk = Conversation(target, self._request(prompt, model), returns)
+        while not talk.over:
+            try:
+                completion = _models.complete(target, talk.request)
+            except ProviderError as exc:
+                talk.step_down(exc)
+            else:
+                talk.hear(completion)
+        return talk.value
+
+    def complete(self, messages: str | Sequence[Message]) -> Completion:
+        """Continue a conversation, and give the answer with its usage and finish reason, whatever that is.
+
+        Raises:
+            ProviderError: the model could not be asked.
+            ConfigError: no provider is configured.
+            BridgeError: the call would block an event loop; use ``AsyncLLM``.
+        """
+        target, model = self._target()
+        return _models.complete(target, self._request(messages, model))
+
+    def stream(self, prompt: str | Sequence[Message]) -> AbstractContextManager[Iterator[str]]:
+        """Answer piece by piece: ``with llm.stream("...") as pieces: for text in pieces: ...``.
+
+        Its usage is booked when the context is left; of a stream that is left early it is unknown.
+
+        Raises:
+            ProviderError: the model could not be asked, or broke off.
+            BridgeError: the call would block an event loop; use ``AsyncLLM``.
+        """
+        target, model = self._target()
+        return _streams.stream(target, self._request(prompt, model))
+
+
+@frozen
+class AsyncLLM(_Model):
+    """A language model for async functions: ``await AsyncLLM().ask("Name three teas.")``.
+
+    A value: it holds no connection, and the provider is found when it is called.
+    """
+
+    @overload
+    async def ask(self, prompt: str) -> str: ...
+    @overload
+    async def ask(self, prompt: str, returns: TypeForm[T]) -> T: ...
+    async def ask(self, prompt: str, returns: Any = str) -> Any:
+        """Ask for text, or for a value of type *returns*; a misfit is told to the model and asked once more.
+
+        Raises:
+            OutputError: the answer does not fit (``Refused``, ``Truncated`` where it was that).
+            ProviderError: the model could not be asked.
+            ConfigError: no provider is configured.
+        """
+        target, model = self._target()
+        talk = Conversation(target, self._request(prompt, model), returns)
+        while not talk.over:
+            try:
+                completion = await _models.acomplete(target, talk.request)
+            except ProviderError as exc:
+                talk.step_down(exc)
+            else:
+                talk.hear(completion)
+        return talk.value
+
+    async def complete(self, messages: str | Sequence[Message]) -> Completion:
+        """Continue a conversation, and give the answer with its usage and finish reason, whatever that is.
+
+        Raises:
+            ProviderError: the model could not be asked.
+            ConfigError: no provider is configured.
+        """
+        target, model = self._target()
+        return await _models.acomplete(target, self._request(messages, model))
+
+    def stream(self, prompt: str | Sequence[Message]) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        """Answer piece by piece: ``async with llm.stream("...") as pieces: async for text in pieces: ...``.
+
+        Its usage is booked when the context is left; of a stream that is left early it is unknown.
+
+        Raises:
+            ProviderError: the model could not be asked, or broke off.
+        """
+        target, model = self._target()
+        return _streams.astream(target, self._request(prompt, model))
+
+
+def resolve(pinned: str | None) -> tuple[LLMProvider, str, str]:
+    """Find the provider, its name and the model's name for what an ``LLM`` says.
+
+    Raises:
+        ConfigError: nothing says which provider to use, or it does not exist.
+    """
+    frame = current.get()
+    asked = None if frame is None else frame.model
+    chosen = asked or process.settings.model
+    if chosen != "offline":
+        chosen = pinned or chosen
+    name, _, model = chosen.partition(":")
+    provider = process.settings.providers.get(name) or process.of(Builtin).get(name)
+    if provider is None:
+        raise _unknown(chosen, name)
+    if name == "openai" and name not in process.settings.providers and not _openai_is_set_up():
+        raise ConfigError(NOTHING_CONFIGURED)
+    return provider, name, model or name
+
+
+def _openai_is_set_up() -> bool:
+    return bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
+
+
+NOTHING_CONFIGURED = """no model provider is configured. One of these is needed:
+  - for OpenAI, set OPENAI_API_KEY=sk-... in the environment
+  - for a compatible server (llama.cpp, vLLM, Ollama), set OPENAI_BASE_URL=http://localhost:8000/v1
+    and FLOWLET_MODEL=openai:<its model>
+  - to try flowlet without a model, set FLOWLET_MODEL=offline (answers are made up, nothing is sent)"""
+
+
+def _unknown(chosen: str, name: str) -> ConfigError:
+    names = sorted({*Builtin.names, *process.settings.providers})
+    if ":" not in chosen:
+        return ConfigError(
+            f"model {chosen!r} does not say whose it is: write provider:model, such as openai:{chosen}"
+        )
+    hint = nearest(name, names)
+    return ConfigError(
+        f"model {chosen!r}: there is no provider {name!r}"
+        + (f"; did you mean {hint!r}?" if hint else "")
+        + f" There are: {', '.join(names)}. Others are made known with flowlet.register_provider(name, provider)."
+    )

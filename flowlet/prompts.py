@@ -1,0 +1,167 @@
+"""``prompt`` makes a step of a template, ``chain`` a workflow of a sequence."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, overload
+
+from typing_extensions import TypeForm
+
+from ._fits import fits
+from ._functions import decorated
+from ._signature import Parameter, signature_of
+from ._template import Template, check_names
+from .errors import DefinitionError
+from .llm import LLM, AsyncLLM
+from .workflows import arun
+
+__all__ = ["chain", "prompt"]
+
+T = TypeVar("T")
+Link = Callable[..., Any] | str
+
+
+@overload
+def prompt(
+    template: str,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    name: str = "prompt",
+    llm: LLM = ...,
+) -> Callable[..., str]: ...
+@overload
+def prompt(
+    template: str,
+    returns: TypeForm[T],
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    name: str = "prompt",
+    llm: LLM = ...,
+) -> Callable[..., T]: ...
+def prompt(
+    template: str,
+    returns: Any = str,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    name: str = "prompt",
+    llm: LLM = LLM(),  # noqa: B008 -- a frozen value
+) -> Callable[..., Any]:
+    """Make a sync step of a template.
+
+    ``translate = prompt("Translate into {language}: {text}")``.
+
+    Its arguments are the names in the template, in their order or by keyword, and ``llm``. Only
+    ``{name}`` is substituted, once; ``{{name}}`` is the text ``{name}``, other braces stay.
+
+    Args:
+        template: the text of the prompt.
+        returns: the type of the answer.
+        inputs: the hint of each name, where they are to be told; then it names them all.
+        name: the step's name.
+        llm: the model to ask.
+
+    Raises:
+        DefinitionError: *inputs* has a name that the template lacks, or the other way round.
+    """
+    parsed = Template.parse(template)
+    hints = dict.fromkeys(parsed.names, Any) if inputs is None else dict(inputs)
+    check_names(parsed, hints, f"prompt {name!r}")
+    if "llm" in hints:
+        raise DefinitionError(f"prompt {name!r} can't have {{llm}}: that is the argument for the model")
+
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        values = signature.bind(*args, **kwargs).arguments
+        model: LLM = values.pop("llm", llm)
+        return model.ask(parsed.render(values), returns)
+
+    signature = _looks(ask, name, {n: hints[n] for n in parsed.names}, returns)
+    own = inspect.Parameter("llm", inspect.Parameter.KEYWORD_ONLY, default=llm, annotation=LLM)
+    signature = signature.replace(parameters=[*signature.parameters.values(), own])
+    ask.__signature__ = signature  # type: ignore[attr-defined]
+    ask.__doc__ = template
+    return decorated("step", ask, {})
+
+
+def _looks(fn: Callable[..., Any], name: str, hints: Mapping[str, Any], returns: Any) -> inspect.Signature:
+    """Give *fn* a name and a signature of positional parameters."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(n, kind, annotation=hint) for n, hint in hints.items()]
+    signature = inspect.Signature(parameters, return_annotation=returns)
+    fn.__name__ = fn.__qualname__ = name
+    fn.__annotations__ = {**hints, "return": returns}
+    fn.__signature__ = signature  # type: ignore[attr-defined]
+    return signature
+
+
+def chain(*links: Link, name: str = "chain", llm: AsyncLLM = AsyncLLM()) -> Callable[..., Any]:  # noqa: B008
+    """Make an async workflow of a sequence: ``chain(outline, "Write a title for: {text}", parse)``.
+
+    The output of one link is the only input of the next. A link is a step or function of either
+    colour, or a prompt with one ``{name}``. Run it with ``run``, ``arun`` or ``start``.
+
+    Raises:
+        DefinitionError: hints of neighbours do not fit, a prompt has no or several names, or a link
+            does not take a single input; all faults are named.
+    """
+    if not links:
+        raise DefinitionError("chain() needs at least one step")
+    steps = [_link(link, llm) for link in links]
+    inputs = _checked(steps, name)
+
+    async def run_chain(value: Any) -> Any:
+        for step in steps:
+            value = await arun(step, value)
+        return value
+
+    _looks(run_chain, name, {inputs[0].name: inputs[0].hint}, signature_of(steps[-1]).returns)
+    run_chain.__doc__ = " → ".join(signature_of(step).name for step in steps)
+    return decorated("workflow", run_chain, {})
+
+
+def _link(link: Link, llm: AsyncLLM) -> Callable[..., Any]:
+    if not isinstance(link, str):
+        return link
+    parsed = Template.parse(link)
+    if len(parsed.names) != 1:
+        raise DefinitionError(
+            f"the prompt {link!r} in a chain needs one {{name}} for the output before it, "
+            f"and has {len(parsed.names)}"
+        )
+    (name,) = parsed.names
+
+    async def ask(value: Any) -> str:
+        return await llm.ask(parsed.render({name: value}))
+
+    _looks(ask, "prompt", {name: Any}, str)
+    return decorated("step", ask, {})
+
+
+def _checked(steps: Sequence[Callable[..., Any]], name: str) -> list[Parameter]:
+    """The one input of each step; all faults at once."""
+    faults = [fault for step in steps if (fault := _input_fault(step)) is not None]
+    if not faults:
+        inputs = [signature_of(step).positional[0] for step in steps]
+        for before, step, taken in zip(steps, steps[1:], inputs[1:], strict=False):
+            given, gives = signature_of(step).name, signature_of(before)
+            if not fits(gives.returns, taken.hint):
+                faults.append(
+                    f"{gives.name} gives {_said(gives.returns)}, but {given} takes {_said(taken.hint)}"
+                )
+        if not faults:
+            return inputs
+    raise DefinitionError(f"chain {name!r}: " + "; ".join(faults))
+
+
+def _input_fault(step: Callable[..., Any]) -> str | None:
+    if not callable(step):
+        return f"{step!r} is neither a step nor a prompt"
+    signature = signature_of(step)
+    required = [p for p in signature.parameters if p.required]
+    if not signature.positional or len(required) > 1:
+        return f"{signature} does not take a single input"
+    return None
+
+
+def _said(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
