@@ -4,35 +4,41 @@ Mark functions with ``@step``, compose them with ``@workflow``, run them with ``
 ``arun`` (in your event loop) or ``start`` (in the background).
 """
 
-from .concurrency import agather, apmap, gather, pmap
-from .errors import (
-    BridgeError,
-    BudgetExceeded,
-    ConfigError,
-    DefinitionError,
-    Failure,
-    FlowletError,
-    InputError,
-    OutputError,
-    PluginError,
-    ProviderError,
-    Refused,
-    ResultNotReady,
-    RunCancelled,
-    RunStopped,
-    StepTimeout,
-    Truncated,
-    WorkflowTimeout,
-    failure_of,
-)
-from .llm import LLM, AsyncLLM, register_provider
-from .messages import Completion, Message
-from .prompts import chain, prompt
-from .protocols import ModelCall, RunCall, StepCall
-from .settings import Settings, configure
-from .steps import is_step, step
-from .usage import CallRecord, ExecutionMetrics, StepMetrics, TokenUsage, Usage
-from .workflows import Run, arun, is_workflow, last_run, run, runs, start, usage, with_options, workflow
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .concurrency import agather, apmap, gather, pmap
+    from .errors import (
+        BridgeError,
+        BudgetExceeded,
+        ConfigError,
+        DefinitionError,
+        Failure,
+        FlowletError,
+        InputError,
+        OutputError,
+        PluginError,
+        ProviderError,
+        Refused,
+        ResultNotReady,
+        RunCancelled,
+        RunStopped,
+        StepTimeout,
+        Truncated,
+        WorkflowTimeout,
+        failure_of,
+    )
+    from .llm import LLM, AsyncLLM, register_provider
+    from .messages import Completion, Message
+    from .metrics import CallRecord, ExecutionMetrics, StepMetrics, TokenUsage, Usage
+    from .prompts import chain, prompt
+    from .protocols import ModelCall, RunCall, StepCall
+    from .settings import Settings, configure
+    from .steps import is_step, step
+    from .workflows import Run, arun, is_workflow, last_run, run, runs, start, usage, with_options, workflow
 
 __all__ = [
     "AsyncLLM",
@@ -87,3 +93,31 @@ __all__ = [
     "with_options",
     "workflow",
 ]
+
+_HOMES = {
+    "concurrency": "agather apmap gather pmap",
+    "errors": "BridgeError BudgetExceeded ConfigError DefinitionError Failure FlowletError InputError OutputError PluginError ProviderError Refused ResultNotReady RunCancelled RunStopped StepTimeout Truncated WorkflowTimeout failure_of",
+    "llm": "LLM AsyncLLM register_provider",
+    "messages": "Completion Message",
+    "prompts": "chain prompt",
+    "protocols": "ModelCall RunCall StepCall",
+    "settings": "Settings configure",
+    "steps": "is_step step",
+    "metrics": "CallRecord ExecutionMetrics StepMetrics TokenUsage Usage",
+    "workflows": "Run arun is_workflow last_run run runs start usage with_options workflow",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for when it is first asked for, so that ``import flowlet`` costs little."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

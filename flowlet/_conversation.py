@@ -8,10 +8,8 @@ from typing import Any, Literal
 
 from attrs import evolve
 
-from ._codec import answer_from_json
 from ._engine._models import Target
 from ._engine._streams import check_ending
-from ._schema import output_format
 from .errors import InputError, OutputError, ProviderError
 from .messages import Completion, Message, OutputFormat, Request
 from .settings import process
@@ -82,6 +80,8 @@ class Conversation:
         if self._returns is str:
             self.value, self.over = completion.text, True
             return
+        from ._codec import answer_from_json
+
         try:
             self.value = answer_from_json(completion.text, self._returns)
         except InputError as exc:
@@ -113,9 +113,14 @@ def _with_schema(message: Message, output: OutputFormat) -> Message:
 
 def _output_format(returns: Any) -> OutputFormat:
     try:
-        return _cached_format(returns)
-    except TypeError:  # a hint that can't be hashed
-        return output_format(returns)
+        hash(returns)
+    except TypeError:  # Annotated[..., []]
+        return _made_format.__wrapped__(returns)
+    return _made_format(returns)
 
 
-_cached_format = lru_cache(maxsize=256)(output_format)
+@lru_cache(maxsize=256)
+def _made_format(returns: Any) -> OutputFormat:
+    from ._schema import output_format  # what reads hints is imported with the first typed question
+
+    return output_format(returns)

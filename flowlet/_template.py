@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
-from ._codec import to_json
 from ._suggest import nearest
 from .errors import DefinitionError
 
@@ -56,6 +55,7 @@ class Template:
 
         Raises:
             KeyError: a name has no value.
+            InputError: a value can't be written.
         """
         pieces = list(self.parts)
         pieces[1::2] = [to_text(values[name]) for name in pieces[1::2]]
@@ -66,9 +66,14 @@ def to_text(value: object) -> str:
     """Write *value* as a model reads it well: a string as it is, everything else as JSON.
 
     What JSON itself writes as a string (a date, an enum's member, a path) comes without the quotes.
+
+    Raises:
+        InputError: a part of *value* can't be JSON.
     """
     if isinstance(value, str):
         return str.__str__(value)
+    from ._codec import to_json
+
     found = to_json(value)
     return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
 

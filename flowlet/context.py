@@ -7,7 +7,6 @@ step. The engine writes them; everyone else reads the frozen values made from th
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -15,14 +14,11 @@ from typing import Any
 
 from ._scope import Scope, guard
 from .events import Event, RunInfo
+from .metrics import CallRecord, ExecutionMetrics, RunState, StepMetrics, StepState, Usage
 from .settings import process
 from .specs import RunOptions
-from .usage import CallRecord, ExecutionMetrics, RunState, StepMetrics, StepState, Usage
 
 TERMINAL = frozenset({"completed", "failed", "cancelled", "timeout"})
-
-_ids = random.Random()  # noqa: S311 -- names, not secrets; its own, so that random.seed() can't repeat them
-os.register_at_fork(after_in_child=_ids.seed)
 
 
 OUTSIDE = ""
@@ -34,7 +30,7 @@ MAX_DEPTH = 100
 
 def new_run_id() -> str:
     """Make a run id: 16 hexadecimal digits, unlike any other."""
-    return f"{_ids.getrandbits(64):016x}"
+    return os.urandom(8).hex()
 
 
 class Frame:

@@ -35,7 +35,7 @@ from attrs import field, frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .usage import ExecutionMetrics
+    from .metrics import ExecutionMetrics, TokenUsage
 
 __all__ = [
     "BridgeError",
@@ -83,7 +83,12 @@ class _Portable:
 
 
 class FlowletError(_Portable, Exception):
-    """Base class of all errors that flowlet raises."""
+    """Base class of all errors that flowlet raises.
+
+    ``retryable`` says whether the same call may succeed when it is made again.
+    """
+
+    retryable: bool = False
 
 
 @frozen
@@ -138,6 +143,7 @@ class OutputError(FlowletError, ValueError):
     *text* is the answer as it came; it is not part of the message, since it may be private.
     """
 
+    retryable = True
     message: str
     faults: tuple[str, ...] = ()
     text: str = field(default="", repr=False)
@@ -158,6 +164,7 @@ class Truncated(OutputError):
 class StepTimeout(FlowletError, TimeoutError):
     """A step outlived its own ``timeout``, in seconds."""
 
+    retryable = True
     step: str
     timeout: float
 
@@ -230,7 +237,7 @@ class ProviderError(FlowletError):
     """A model call failed. Facts only: no SDK exception, and so no key, hangs on it.
 
     *retry_after* is in seconds, as the server asked. *retryable* says whether the same request may
-    succeed when it is sent again.
+    succeed when it is sent again, *usage* what was used all the same, where the server told.
     """
 
     kind: ProviderErrorKind
@@ -241,6 +248,7 @@ class ProviderError(FlowletError):
     request_id: str | None = None
     retry_after: float | None = None
     provider: str | None = None
+    usage: TokenUsage | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         facts: list[str] = [self.kind]

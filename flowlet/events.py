@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from .usage import CallRecord, RunState, StepState
+from .metrics import CallRecord, RunState, StepState
 
 __all__ = [
     "Event",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from .usage import UNKNOWN, TokenUsage
+from .metrics import UNKNOWN, TokenUsage
 
 __all__ = [
     "Completion",

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from attrs.converters import optional
 
 from .errors import ConfigError
-from .usage import TokenUsage
+from .metrics import TokenUsage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, TieredPrices

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import evolve, fields, frozen
 
@@ -13,8 +13,10 @@ from ._suggest import nearest
 from .errors import ConfigError
 from .events import Event, PluginFailed
 from .protocols import LLMProvider, Middleware, Observer
-from .redaction import Redactor
 from .specs import Backend
+
+if TYPE_CHECKING:
+    from .redaction import Redactor
 
 __all__ = ["Settings", "configure"]
 
@@ -140,7 +142,7 @@ class Process:
     def reset(self) -> None:
         """Forget everything, as in a fresh process."""
         self.lock = threading.RLock()
-        self.redactor = Redactor()
+        self._redactor: Redactor | None = None
         self._settings: Settings | None = None
         self._services: dict[type, Any] = {}
         self._failed_observers: set[int] = set()
@@ -150,6 +152,18 @@ class Process:
         """Keep settings and secrets, and rebuild what threads and loops of the parent stood behind."""
         self.lock = threading.RLock()
         self._services = {}
+        if self._redactor is not None:
+            self._redactor.after_fork()
+
+    @property
+    def redactor(self) -> Redactor:
+        """The secrets that must not be shown."""
+        if self._redactor is None:
+            from .redaction import Redactor
+
+            with self.lock:
+                self._redactor = self._redactor or Redactor()
+        return self._redactor
 
     @property
     def settings(self) -> Settings:

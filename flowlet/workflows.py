@@ -9,9 +9,9 @@ from ._engine._calls import run_async, run_sync
 from ._engine._handle import Run, newest_here, recent, start_handle
 from ._engine._models import Ledger
 from ._functions import changed, decorated
+from .metrics import Usage
 from .settings import process
 from .specs import Backend, spec_of
-from .usage import Usage
 
 __all__ = [
     "Run",

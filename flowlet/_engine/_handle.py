@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar, cast
 from ..context import RunRecord, current
 from ..errors import BridgeError, ResultNotReady
 from ..events import Event, RunFinished, RunStarted, StepFinished, StepStarted
+from ..metrics import ExecutionMetrics, RunState
 from ..settings import process
-from ..usage import ExecutionMetrics, RunState
 from ._bridge import in_body, suspend
 from ._calls import start_run
 from ._crossing import park

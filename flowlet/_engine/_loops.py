@@ -5,34 +5,36 @@ The only file that names asyncio and trio.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 import anyio
 
 from ..errors import ConfigError, RunStopped
 from ..settings import process
-from ._threads import LoopExecutor
 
 if TYPE_CHECKING:
+    import asyncio
+
     import trio
 
-_asyncio_loop = asyncio._get_running_loop
+_modules = sys.modules  # neither backend is imported before somebody runs it
 
 
 def running_loop() -> object | None:
     """The event loop that runs in this thread: asyncio's, trio's token, or None."""
-    loop = _asyncio_loop()
-    if loop is None and "trio" in sys.modules:
-        lowlevel = sys.modules["trio"].lowlevel
-        if lowlevel.in_trio_run():
-            return lowlevel.current_trio_token()  # type: ignore[no-any-return]
-    return loop
+    if (events := _modules.get("asyncio.events")) is not None:
+        loop: object = events._get_running_loop()  # get_running_loop() raises where none runs
+        if loop is not None:
+            return loop
+    if (trio := _modules.get("trio")) is not None and trio.lowlevel.in_trio_run():
+        token: object = trio.lowlevel.current_trio_token()
+        return token
+    return None
 
 
 class Waiter(Protocol):
@@ -172,7 +174,9 @@ class Ports:
         """The port of *loop*, made when first asked for."""
         found = self._by_loop.get(loop)
         if found is None:
-            made = _AsyncioPort(loop) if isinstance(loop, asyncio.AbstractEventLoop) else _TrioPort(loop)  # type: ignore[arg-type]
+            made: Port = (
+                _TrioPort(loop) if _is_trio(loop) else _AsyncioPort(cast("asyncio.AbstractEventLoop", loop))
+            )
             with process.lock:
                 found = self._by_loop.setdefault(loop, made)
         return found
@@ -188,9 +192,15 @@ def current_port() -> Port:
 
 def is_cancellation(exc: BaseException) -> bool:
     """Whether *exc* says that somebody wants this to end, rather than that it failed."""
-    if isinstance(exc, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit | RunStopped):
+    if isinstance(exc, KeyboardInterrupt | GeneratorExit | RunStopped):
         return True
-    return "trio" in sys.modules and isinstance(exc, sys.modules["trio"].Cancelled)
+    found = ((_modules.get("asyncio"), "CancelledError"), (_modules.get("trio"), "Cancelled"))
+    return any(module is not None and isinstance(exc, getattr(module, name)) for module, name in found)
+
+
+def _is_trio(loop: object) -> TypeGuard[trio.lowlevel.TrioToken]:
+    module = _modules.get("trio")
+    return module is not None and isinstance(loop, module.lowlevel.TrioToken)
 
 
 def interruptible(fn: Callable[..., None]) -> Callable[..., None]:
@@ -202,11 +212,13 @@ def interruptible(fn: Callable[..., None]) -> Callable[..., None]:
 
 def task_identity() -> object:
     """What tells the current task from others in this thread; None outside a loop."""
-    loop = _asyncio_loop()
-    if loop is not None:
-        task = asyncio.current_task(loop)
-        return None if task is None else id(task)
-    return id(sys.modules["trio"].lowlevel.current_task()) if running_loop() is not None else None
+    loop = running_loop()
+    if loop is None:
+        return None
+    if _is_trio(loop):
+        return id(_modules["trio"].lowlevel.current_task())
+    task = _modules["asyncio"].current_task(loop)
+    return None if task is None else id(task)
 
 
 def serve(backend: str, ready: Callable[[Port], object], stop: Callable[[Port, Waiter], object]) -> None:
@@ -218,9 +230,11 @@ def serve(backend: str, ready: Callable[[Port], object], stop: Callable[[Port, W
     require(backend)
 
     async def main() -> None:
-        if backend == "asyncio":
-            asyncio.get_running_loop().set_default_executor(LoopExecutor())
         port = current_port()
+        if isinstance(port, _AsyncioPort):
+            from ._executor import LoopExecutor
+
+            port.loop.set_default_executor(LoopExecutor())
         waiter = port.waiter()
         stop(port, waiter)
         ready(port)

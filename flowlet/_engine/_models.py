@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from decimal import Decimal
@@ -18,14 +19,13 @@ from typing import Any
 import anyio
 from attrs import evolve, frozen
 
-from .. import pricing
 from ..context import Frame, RunRecord, current, describe, here
 from ..errors import BridgeError, FlowletError, ProviderError
 from ..events import ModelCalled, ModelRetried
 from ..messages import Completion, Request
+from ..metrics import UNKNOWN, CallRecord, TokenUsage, Usage
 from ..protocols import LLMProvider, ModelCall
 from ..settings import process
-from ..usage import UNKNOWN, CallRecord, TokenUsage, Usage
 from ._bridge import in_body, suspend
 from ._crossing import grace_of, in_thread, on_loop
 from ._loops import Port, current_port, in_ipython, running_loop
@@ -130,6 +130,8 @@ class Attempts:
         self, request: Request, exc: BaseException, duration: float, usage: TokenUsage = UNKNOWN
     ) -> None:
         """Book an attempt that brought nothing; what it used, nobody knows unless it was told before."""
+        if isinstance(exc, ProviderError) and exc.usage is not None:
+            usage = exc.usage
         known = usage.source != "unknown"
         sent = _sent(exc)
         request_id = exc.request_id if isinstance(exc, ProviderError) else None
@@ -176,6 +178,8 @@ def _cost(target: Target, model: str, completion: Completion) -> Decimal | None:
 
 
 def _price(target: Target, model: str, usage: TokenUsage) -> Decimal | None:
+    from .. import pricing  # imported with the first call, as prices themselves are
+
     price = getattr(target.provider, "price", None)
     cost: Decimal | None = (
         pricing.cost_of(target.name, model, usage) if price is None else price(model, usage)
@@ -291,9 +295,32 @@ async def acomplete(target: Target, request: Request) -> Completion:
         ProviderError: the last attempt failed, or an error that no other attempt can mend.
     """
     attempts = Attempts(target, request)
+    await ready(target)
     last = partial(_awith_retries, attempts)
     completion: Completion = await athrough(attempts.middleware(), attempts.call, last, attempts.frame)
     return completion
+
+
+class Ready:
+    """The providers whose slow first steps (importing an SDK) have been taken off the loops."""
+
+    def __init__(self) -> None:
+        self.providers: weakref.WeakSet[object] = weakref.WeakSet()
+
+
+async def ready(target: Target) -> None:
+    """Let a worker thread import what *target* needs, before its first call on a loop."""
+    done = process.of(Ready).providers
+    load = getattr(target.provider, "load", None)
+    if load is None or target.provider in done:
+        return
+    from .. import pricing
+
+    frame = here()
+    for slow in (load, pricing.load):
+        job = await in_thread(frame.below(frame.scope), slow, (), {})
+        job.outcome()
+    done.add(target.provider)
 
 
 async def _awith_retries(attempts: Attempts, call: ModelCall) -> Completion:

@@ -5,8 +5,6 @@ The only file that knows stamina.
 
 from __future__ import annotations
 
-import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -61,14 +59,19 @@ class _Waits:
             self._policy.told(attempt.num - 1, wait, self._error)
             self._error = None
         backoff = attempt.next_wait
+        import random
+
         self._backoff = backoff + backoff * random.uniform(0, JITTER)  # noqa: S311 -- spreads load, no secret
         return wait
 
     def attempts(self) -> Any:
+        import logging
+
         import stamina
 
         # stamina logs each retry; a library is quiet until the host sets logging up
-        logging.getLogger("stamina").addHandler(_QUIET)
+        if not (log := logging.getLogger("stamina")).handlers:
+            log.addHandler(logging.NullHandler())
         return stamina.retry_context(
             on=self.decide,
             attempts=self._policy.attempts,
@@ -77,9 +80,6 @@ class _Waits:
             wait_max=WAIT_MAX,
             wait_jitter=0,
         )
-
-
-_QUIET = logging.NullHandler()
 
 
 def retry(policy: Policy, call: Callable[[int], T], pause: Callable[[float], object]) -> T:

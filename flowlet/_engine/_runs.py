@@ -12,16 +12,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .. import _signature
 from ..context import MAX_DEPTH, Frame, RunRecord, current, describe
 from ..errors import DefinitionError, RunCancelled, RunStopped, WorkflowTimeout
 from ..events import FailureUnfetched, RunFinished, RunStarted
+from ..metrics import RunState
 from ..protocols import StepCall
 from ..settings import process
 from ..specs import RunOptions, bare, spec_of
-from ..usage import RunState
 from ._loops import is_cancellation, task_identity
 from ._middleware import wrapping
+from ._steps import check_inputs
 
 Function = Callable[..., Any]
 
@@ -54,7 +54,7 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
     options = RunOptions() if spec is None else spec.run
     name = spec.name if spec is not None else getattr(fn, "__qualname__", type(fn).__qualname__)
     if spec is not None and spec.kind == "workflow":
-        _signature.check_inputs(bare(fn, spec), args, kwargs)
+        check_inputs(bare(fn, spec), args, kwargs)
     run = RunRecord(name, options, parent, None if frame is None else frame.scope)
     if run.depth > MAX_DEPTH:
         raise DefinitionError(

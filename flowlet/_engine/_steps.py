@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 
-from .. import _signature
 from .._scope import Scope
 from ..context import Frame, ModelStepRecord, RunRecord, StepRecord, current, describe
 from ..errors import BridgeError, Failure, RunStopped, StepTimeout, attribute, failure_of
@@ -277,7 +276,8 @@ def _policy(spec: Spec, record: StepRecord, run: RunRecord) -> Policy:
             run.emit(StepRetried(run.info, time.time(), record.name, record.index, attempt, wait, reason))
 
     def again(exc: Exception) -> bool:
-        return isinstance(exc, spec.step.retry_on) and record.scope.reason is None
+        retryable = getattr(exc, "retryable", True)
+        return bool(retryable) and isinstance(exc, spec.step.retry_on) and record.scope.reason is None
 
     return Policy(spec.step.attempts, again, told)
 
@@ -313,7 +313,7 @@ def _attempts(
     kwargs: dict[str, Any],
 ) -> Any:
     if spec.step.check:
-        _signature.check_inputs(fn, args, kwargs)
+        check_inputs(fn, args, kwargs)
     limiter = None if spec.step.max_concurrency is None else _limiter(fn, spec.step.max_concurrency)
 
     def attempt(number: int) -> Any:
@@ -331,7 +331,7 @@ def _attempts(
     else:
         result = retry(_policy(spec, record, run), attempt, lambda seconds: pause(record.scope, seconds))
     if spec.step.check:
-        _signature.check_result(fn, result)
+        check_result(fn, result)
     return result
 
 
@@ -393,7 +393,7 @@ async def _aattempts(
 ) -> Any:
     original = getattr(fn, "__wrapped__", fn)
     if spec.step.check:
-        _signature.check_inputs(original, args, kwargs)
+        check_inputs(original, args, kwargs)
     limiter = None if spec.step.max_concurrency is None else _limiter(original, spec.step.max_concurrency)
 
     async def attempt(number: int) -> Any:
@@ -411,7 +411,7 @@ async def _aattempts(
     else:
         result = await aretry(_policy(spec, record, run), attempt, anyio.sleep)
     if spec.step.check:
-        _signature.check_result(original, result)
+        check_result(original, result)
     return result
 
 
@@ -436,6 +436,20 @@ async def _aone(
     finally:
         record.scope.leave()
         record.scope = outer
+
+
+def check_inputs(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Check arguments against the hints of *fn*; what reads hints is imported when first needed."""
+    from .._signature import check_inputs
+
+    check_inputs(fn, args, kwargs)
+
+
+def check_result(fn: Function, result: object) -> None:
+    """Check a result against the hint of *fn*."""
+    from .._signature import check_result
+
+    check_result(fn, result)
 
 
 def _limiter(fn: Function, places: int) -> Any:

@@ -16,7 +16,7 @@ from ..errors import BridgeError, Refused, Truncated
 from ..messages import Completion, Delta, Request
 from ._bridge import in_body
 from ._loops import in_ipython, running_loop
-from ._models import Attempts, Target, acomplete, async_method, complete, shown, sync_method
+from ._models import Attempts, Target, acomplete, async_method, complete, ready, shown, sync_method
 
 
 class _Sum:
@@ -121,6 +121,7 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
         check_ending(whole)
         yield _one(whole.text)
         return
+    await ready(target)
     total = _Sum(attempts, request)
     try:
         async with method(request) as deltas:  # type: ignore[attr-defined]

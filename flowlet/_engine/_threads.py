@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any
@@ -229,23 +228,3 @@ class Latch:
         return self._lock.acquire(
             timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX))
         )
-
-
-class LoopExecutor(ThreadPoolExecutor):
-    """What a background loop uses for its own blocking calls (DNS): our daemons, so that none holds the exit."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run *fn* on a worker thread."""
-        future: Future[Any] = Future()
-        job = Job(Context(), lambda: fn(*args, **kwargs), (), lambda: _settle(job, future))
-        process.of(Threads).submit(job)
-        return future
-
-
-def _settle(job: Job, future: Future[Any]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    if job.error is not None:
-        future.set_exception(job.error)
-    else:
-        future.set_result(job.result)

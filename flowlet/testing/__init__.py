@@ -11,4 +11,12 @@ from ._mock_provider import (
     UnusedAnswers,
 )
 
-__all__ = ["AsyncMockLLM", "AsyncMockProvider", "MockLLM", "MockProvider", "SyncMockProvider", "UnexpectedCall", "UnusedAnswers"]
+__all__ = [
+    "AsyncMockLLM",
+    "AsyncMockProvider",
+    "MockLLM",
+    "MockProvider",
+    "SyncMockProvider",
+    "UnexpectedCall",
+    "UnusedAnswers",
+]

@@ -1,8 +1,8 @@
 """A provider that answers from a script and fails a test whose calls differ from it.
 
-An answer is text, a :class:`Completion`, an exception to raise, a value (which becomes its JSON), or a
-function of the request that gives one of these; for async calls it may be an async function, which is
-how a test makes a call wait for something.
+An answer is text (as the model would write it, JSON where a type was asked for), a value of the type
+asked for, a :class:`Completion`, an exception to raise, or a function of the request that gives one of
+these. For async calls that may be an async function, which is how a test makes a call wait.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Self, cast
 
 import anyio.lowlevel
 
-from .._codec import to_json
 from ..errors import DefinitionError, ProviderError
 from ..messages import Completion, Delta, Request
+from ..metrics import TokenUsage
 from ..protocols import StructuredOutput
 from ..providers.offline import after_checkpoints, counted_usage, deltas_of, last_message, sample_text
-from ..usage import TokenUsage
+from ._fitting import fitted
 
 __all__ = ["AsyncMockProvider", "MockProvider", "SyncMockProvider", "UnexpectedCall", "UnusedAnswers"]
 
@@ -33,6 +33,8 @@ _PIECES = 3
 
 class UnexpectedCall(AssertionError):
     """A model was called once more than the test's script has answers."""
+
+    retryable = False
 
 
 class UnusedAnswers(AssertionError):
@@ -128,7 +130,7 @@ class _Script:
             raise answer
         if isinstance(answer, Completion):
             return answer
-        text = answer if isinstance(answer, str) else json.dumps(to_json(answer), ensure_ascii=False)
+        text = answer if type(answer) is str else _json(answer, request)  # a StrEnum is a value
         usage = counted_usage(request, text) if self._usage is None else self._usage
         return Completion(text, usage, model=request.model)
 
@@ -193,6 +195,10 @@ class MockProvider(SyncMockProvider, AsyncMockProvider):
 def _sample(request: Request) -> str:
     prompt = last_message(request).content
     return prompt if request.output is None else sample_text(request.output, prompt)
+
+
+def _json(value: object, request: Request) -> str:
+    return json.dumps(fitted(value, request.output), ensure_ascii=False)
 
 
 def _is_list(answers: object) -> bool:

@@ -1,0 +1,160 @@
+"""Writing typed Python as JSON data. What would be read back as something else is a fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .checking import Visit, first, fits, same_keys
+from .faults import Walk, key_step
+from .reading import chosen, parse
+from .scalars import Scalar, kind_of
+from .shapes import (
+    Anything,
+    Choice,
+    Items,
+    OneOf,
+    Opaque,
+    Places,
+    Record,
+    Shape,
+    Table,
+    core,
+)
+from .shaping import shape_of_value
+from .words import key_text, words
+
+
+def write(walk: Walk, shape: Shape, value: Any) -> Any:
+    """Write *value* as *shape* says; where there are faults, the result means nothing."""
+    shape = core(shape)
+    if isinstance(shape, Anything):
+        own = shape_of_value(value)
+        if own is None or isinstance(own, Anything | Opaque):
+            return walk.fault(f"{walk.shown(value)} can't be written as JSON")
+        shape = own
+    if not fits(shape, value):
+        return _misfit(walk, shape, value)
+    return _WRITES[type(shape)](walk, shape, value)
+
+
+def _misfit(walk: Walk, shape: Shape, value: Any) -> None:
+    walk.misfit(words(shape, as_json=False), value)
+
+
+def _write_opaque(walk: Walk, shape: Opaque, value: Any) -> None:
+    walk.fault(f"{shape.name} can't be written as JSON")
+
+
+def _write_scalar(walk: Walk, shape: Scalar, value: Any) -> Any:
+    try:
+        return shape.write(value)
+    except ValueError:
+        return walk.misfit(f"{shape.json_words} that JSON can hold", value)
+
+
+def _write_choice(walk: Walk, shape: Choice, value: Any) -> Any:
+    return next(data for data, known in shape.pairs if type(known) is type(value) and known == value)
+
+
+def _write_items(walk: Walk, shape: Items, value: Any) -> Any:
+    if not hasattr(value, "__len__"):
+        return walk.fault(f"{walk.shown(value)} can't be written without being consumed; make it a list")
+    found: list[Any] = []
+    for index, item in enumerate(value):
+        walk.enter(index)
+        found.append(write(walk, shape.item, item))
+        walk.leave()
+    if isinstance(value, set | frozenset):
+        found.sort(key=json.dumps)  # else the order changes with every process
+    return found
+
+
+def _write_places(walk: Walk, shape: Places, value: Any) -> Any:
+    if len(value) != len(shape.items):
+        return _misfit(walk, shape, value)
+    found: list[Any] = []
+    for index, (inner, item) in enumerate(zip(shape.items, value, strict=True)):
+        walk.enter(index)
+        found.append(write(walk, inner, item))
+        walk.leave()
+    return found
+
+
+def _write_table(walk: Walk, shape: Table, value: Mapping[Any, Any]) -> Any:
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        walk.enter(key_step(key))
+        found[_write_key(walk, shape.key, key)] = write(walk, shape.value, item)
+        walk.leave()
+    return found
+
+
+def _write_key(walk: Walk, shape: Shape, key: Any) -> str:
+    if isinstance(core(shape), Anything) and not isinstance(key, str):
+        walk.misfit("a key that is text", key)
+        return ""
+    fork = walk.fork()
+    text = key_text(write(fork, shape, key))
+    if fork.faults:
+        walk.adopt(fork)
+    elif parse(fork, shape, text) != key or fork.faults:
+        walk.fault(f"this key would not be read back as {walk.shown(key)}")
+    return text
+
+
+def _write_record(walk: Walk, shape: Record, value: Any) -> Any:
+    if shape.is_dict:
+        same_keys(walk, shape, value)
+    elif type(value) is not shape.cls:
+        return walk.fault(f"{walk.shown(value)} would be read back as {shape.name}")
+    found: dict[str, Any] = {}
+    for field in shape.fields:
+        if not shape.is_dict or field.key in value:
+            walk.enter(field.key)
+            part = value[field.key] if shape.is_dict else getattr(value, field.name)
+            found[field.key] = write(walk, field.shape, part)
+            walk.leave()
+    return found
+
+
+def _write_union(walk: Walk, shape: OneOf, value: Any) -> Any:
+    before = walk.count
+    members = tuple(core(member) for member in shape.members if fits(member, value))
+    found: tuple[Shape, Any] | None
+    if len(members) == 1:
+        found = members[0], write(walk, members[0], value)  # spares the stack a frame a level
+    else:
+        found = first(walk, write, members, value)
+    if found is None:
+        return _misfit(walk, shape, value)
+    if walk.count > before:
+        return None
+    member, data = found
+    if shape.tag is not None and isinstance(member, Record):
+        return data if shape.tag.own else {shape.tag.key: shape.tag.of(member), **data}
+    if len(shape.by_kind[kind_of(data)]) > 1:
+        _warn_of_another(walk, shape, member, data, value)
+    return data
+
+
+def _warn_of_another(walk: Walk, shape: OneOf, member: Shape, data: Any, value: Any) -> None:
+    """Note when *data*, written as *member*, would be read back as another member."""
+    back = chosen(walk.fork(), shape, data)
+    other = None if back is None else core(back[0])
+    if other is not member:
+        told = "something else" if other is None else words(other, as_json=False)
+        walk.fault(f"{walk.shown(value)} would be read back as {told}, not {words(member, as_json=False)}")
+
+
+_WRITES: Mapping[type, Visit] = {
+    Scalar: _write_scalar,
+    Opaque: _write_opaque,
+    Choice: _write_choice,
+    Items: _write_items,
+    Places: _write_places,
+    Table: _write_table,
+    Record: _write_record,
+    OneOf: _write_union,
+}
