@@ -22,9 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def decorated(kind: Literal["step", "workflow"], fn: F, options: Mapping[str, Any]) -> F:
     """Make the step or workflow of a function as it was written."""
     check_function(kind, fn)
-    name = options.get("name") or fn.__name__
-    spec = Spec(kind, fn, name, inspect.iscoroutinefunction(fn))
-    return cast("F", build(with_changes(spec, {k: v for k, v in options.items() if k != "name"})))
+    spec = Spec(kind, fn, fn.__name__, inspect.iscoroutinefunction(fn))
+    return cast("F", build(with_changes(spec, options, _ALLOWED[kind])))
 
 
 def check_function(kind: str, fn: object) -> None:
@@ -34,7 +33,7 @@ def check_function(kind: str, fn: object) -> None:
         DefinitionError: with the line that works.
     """
     if isinstance(fn, staticmethod | classmethod):
-        word = type(fn).__name__
+        word = type(cast("object", fn)).__name__
         raise DefinitionError(f"@{kind} goes below @{word}:\n    @{word}\n    @{kind}\n    def ...")
     if not inspect.isfunction(fn):
         raise DefinitionError(
@@ -52,25 +51,24 @@ def check_function(kind: str, fn: object) -> None:
 
 _ALLOWED = {
     "step": ("name", "attempts", "retry_on", "timeout", "max_concurrency", "check"),
-    "workflow": ("name", "timeout", "run_id", "correlation_id", "tags", "backend", "model", "middleware"),
+    "workflow": ("name", "timeout", "tags", "backend", "model", "middleware", "budget"),
 }
-_OF_A_RUN = ("run_id", "correlation_id", "tags", "backend", "model", "middleware")
+_OF_A_RUN = ("run_id", "correlation_id", "tags", "backend", "model", "middleware", "budget")
 
 
-def with_changes(spec: Spec, changes: Mapping[str, Any]) -> Spec:
-    """Change the options of a recipe.
+def with_changes(spec: Spec, changes: Mapping[str, Any], allowed: tuple[str, ...]) -> Spec:
+    """Change the options of a recipe, of those that are *allowed*.
 
     Raises:
         DefinitionError: naming every option that does not exist, or can't have its value.
     """
     where = f"{spec.kind} {spec.name}"
-    allowed = _ALLOWED[spec.kind] + (_OF_A_RUN if spec.kind == "step" else ())
     unknown = [_no_such(name, allowed) for name in changes if name not in allowed]
     if unknown:
         raise DefinitionError(f"{where}: " + "; ".join(unknown))
-    checked_options(where, changes)
     values = {name: _as_tuple(name, value) for name, value in changes.items()}
-    name = values.pop("name", spec.name)
+    checked_options(where, values)
+    name = values.pop("name", None) or spec.name
     if spec.kind == "workflow":
         return evolve(spec, name=name, run=evolve(spec.run, **values))
     of_run = {n: v for n, v in values.items() if n in _OF_A_RUN}
@@ -87,9 +85,11 @@ def _no_such(name: str, allowed: Iterable[str]) -> str:
 
 
 def _as_tuple(name: str, value: Any) -> Any:
-    if name in ("retry_on", "tags", "middleware"):
-        return (value,) if isinstance(value, type | str) or callable(value) else tuple(value)
-    return value
+    if name not in ("retry_on", "tags", "middleware"):
+        return value
+    if isinstance(value, type | str) or callable(value):
+        return (value,)
+    return tuple(value) if isinstance(value, Iterable) else value
 
 
 def build(spec: Spec) -> Any:
@@ -113,6 +113,8 @@ def changed(fn: F, changes: Mapping[str, Any]) -> F:
     """
     spec = spec_of(fn)
     if spec is None:
-        return decorated("workflow", fn, changes)
-    made = build(with_changes(spec, changes))
+        spec = spec_of(decorated("workflow", fn, {}))
+        assert spec is not None
+    allowed = _ALLOWED[spec.kind] + tuple(n for n in _OF_A_RUN if n not in _ALLOWED[spec.kind])
+    made = build(with_changes(spec, changes, allowed))
     return cast("F", MethodType(made, fn.__self__) if isinstance(fn, MethodType) else made)

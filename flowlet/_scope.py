@@ -29,7 +29,7 @@ class Scope:
         self.deadline = deadline
         self.reason: str | None = None
         self._children: set[Scope] | None = None
-        self._hooks: list[Callable[[], object]] | None = None
+        self._hooks: Callable[[], object] | list[Callable[[], object]] | None = None  # mostly one
         if parent is not None:
             parent._adopt(self)
 
@@ -57,9 +57,8 @@ class Scope:
         with guard:
             if self.reason is None:
                 self.reason = reason
-            if self._hooks:
-                hooks.extend(self._hooks)
-                self._hooks = None
+            hooks.extend(self._listed())
+            self._hooks = None
             children, self._children = self._children, None
         for child in children or ():
             child._close(reason, hooks)
@@ -69,11 +68,13 @@ class Scope:
         """Call *hook* when this scope is stopped, at once if it is."""
         with guard:
             if self.reason is None:
-                if self._hooks is None:
-                    self._hooks = []
-                self._hooks.append(hook)
+                self._hooks = hook if self._hooks is None else [*self._listed(), hook]
                 return
         hook()
+
+    def _listed(self) -> list[Callable[[], object]]:
+        hooks = self._hooks
+        return [] if hooks is None else hooks if isinstance(hooks, list) else [hooks]
 
     def unhook(self) -> None:
         """Take all hooks of this scope itself back: what they would stop has ended."""
@@ -90,8 +91,8 @@ class Scope:
     def forget(self, hook: Callable[[], object]) -> None:
         """Take *hook* back."""
         with guard:
-            if self._hooks is not None and hook in self._hooks:
-                self._hooks.remove(hook)
+            left = [other for other in self._listed() if other != hook]
+            self._hooks = left or None
 
     def check(self) -> None:
         """Go on, or end the body.

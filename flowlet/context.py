@@ -39,7 +39,7 @@ class Frame:
     __slots__ = ("__weakref__", "index", "run", "scope")
 
     def __init__(self, run: RunRecord | None, scope: Scope, index: int | None = None) -> None:
-        self.run = run
+        self.run: RunRecord | None = run
         self.scope = scope
         self.index = index
 
@@ -125,6 +125,8 @@ class RunRecord:
         "handle",
         "id",
         "launched",
+        "limit",
+        "meter",
         "middleware",
         "model",
         "observers",
@@ -158,8 +160,8 @@ class RunRecord:
         self.state: RunState = "pending"
         self.ended: float | None = None
         self.steps: list[StepRecord] = []
-        self.calls: list[CallRecord] = []
-        self.children: list[RunRecord] = []
+        self.calls: list[CallRecord] | tuple[()] = ()  # a list with the first one: most runs have none
+        self.children: list[RunRecord] | tuple[()] = ()
         self.open_children: set[RunRecord] | None = None
         self.result: Any = None
         self.error: BaseException | None = None
@@ -169,6 +171,8 @@ class RunRecord:
         self.origin: tuple[int, object] | None = None
         self._callbacks: list[Callable[[], object]] | None = None
         self.launched = False
+        self.limit: Any = None
+        self.meter: Any = None
         settings = process.settings
         self.observers = settings.observers
         self.depth: int = 0 if parent is None else parent.depth + 1
@@ -204,6 +208,26 @@ class RunRecord:
     def emit(self, event: Event) -> None:
         """Tell the observers of this run."""
         process.tell(event, self.observers)
+
+    def book(self, record: CallRecord) -> None:
+        """Add a model call."""
+        with guard:
+            if not isinstance(self.calls, list):
+                self.calls = []
+            self.calls.append(record)
+
+    def adopt(self, child: RunRecord) -> None:
+        """Add a child run."""
+        with guard:
+            if not isinstance(self.children, list):
+                self.children = []
+            self.children.append(child)
+
+    def cancel_task(self) -> None:
+        """Cancel the task that executes the body, from any thread."""
+        limit = self.limit
+        if limit is not None:
+            self.port.call(limit.cancel)
 
     def begin(self) -> None:
         """Leave ``pending`` for ``running``, unless the run is over already."""

@@ -314,10 +314,11 @@ class Failure:
 def attribute(exc: BaseException, failure: Failure) -> None:
     """Put *failure* on *exc* as data and as a note, in place of an older one."""
     old = failure_of(exc)
+    notes = exc.__dict__.get("__notes__", ())
     if old is not None:
-        exc.__notes__ = [note for note in exc.__notes__ if note != old.note()]
-    exc.__dict__[_MARK] = failure  # not setattr: the exception may be frozen
-    exc.add_note(failure.note())
+        notes = [note for note in notes if note != old.note()]
+    exc.__dict__[_MARK] = failure  # not setattr: the exception may forbid it
+    exc.__dict__["__notes__"] = [*notes, failure.note()]
 
 
 def failure_of(exc: BaseException) -> Failure | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 from typing_extensions import TypeForm
@@ -94,7 +94,11 @@ def _looks(fn: Callable[..., Any], name: str, hints: Mapping[str, Any], returns:
     return signature
 
 
-def chain(*links: Link, name: str = "chain", llm: AsyncLLM = AsyncLLM()) -> Callable[..., Any]:  # noqa: B008
+def chain(
+    *links: Link,
+    name: str = "chain",
+    llm: AsyncLLM = AsyncLLM(),  # noqa: B008 -- a frozen value
+) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Make an async workflow of a sequence: ``chain(outline, "Write a title for: {text}", parse)``.
 
     The output of one link is the only input of the next. A link is a step or function of either

@@ -39,7 +39,10 @@ __all__ = [
 class SyncProvider(Protocol):
     """Answers requests in the calling thread."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name that records and errors say."""
+        ...
 
     def complete(self, request: Request, /) -> Completion:
         """Answer *request*, once, without retrying.
@@ -54,7 +57,10 @@ class SyncProvider(Protocol):
 class AsyncProvider(Protocol):
     """Answers requests on an event loop, asyncio's or trio's."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name that records and errors say."""
+        ...
 
     async def acomplete(self, request: Request, /) -> Completion:
         """Answer *request*, once, without retrying.

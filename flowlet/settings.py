@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast
 
 from attrs import evolve, fields, frozen
 
@@ -50,6 +50,21 @@ class Settings:
     observers: tuple[Observer, ...] = ()
     middleware: tuple[Middleware, ...] = ()
     providers: Mapping[str, LLMProvider] = {}
+
+
+class Changes(TypedDict, total=False):
+    """What ``configure`` takes: any of the settings."""
+
+    model: str
+    backend: Backend
+    grace: float
+    max_threads: int
+    attempts: int
+    call_timeout: float
+    reasks: int
+    observers: Iterable[Observer]
+    middleware: Iterable[Middleware]
+    providers: Mapping[str, LLMProvider]
 
 
 def _positive(value: object) -> bool:
@@ -222,7 +237,7 @@ process = Process()
 os.register_at_fork(after_in_child=process.after_fork)
 
 
-def configure(**changes: Any) -> None:
+def configure(**changes: Unpack[Changes]) -> None:
     """Change settings of this process: ``configure(model="openai:gpt-5-mini", grace=5)``.
 
     What is not named stays as it is; runs that go on keep what they began with.

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from types import MethodType
-from typing import Literal
+from typing import Literal, TypedDict
 
-from attrs import fields, frozen
+from attrs import field, fields, frozen
+from attrs.converters import optional
 
 from .errors import DefinitionError
 
-__all__ = ["Backend", "RunOptions", "Spec", "StepOptions", "spec_of"]
+__all__ = ["Backend", "Budget", "Options", "RunOptions", "Spec", "StepOptions", "spec_of"]
 
 Backend = Literal["asyncio", "trio"]
 SPEC_ATTRIBUTE = "__flowlet__"
+
+
+@frozen
+class Budget:
+    """What model calls may use at most: attempts, tokens, US dollars. None is no limit.
+
+    Calls whose price is not known don't count against *cost*.
+    """
+
+    calls: int | None = None
+    tokens: int | None = None
+    cost: Decimal | None = field(default=None, converter=optional(lambda value: Decimal(str(value))))
 
 
 @frozen
@@ -31,6 +45,7 @@ class RunOptions:
     backend: Backend | None = None
     model: str | None = None
     middleware: tuple[Callable[..., object], ...] = ()
+    budget: Budget | None = None
 
 
 @frozen
@@ -42,6 +57,24 @@ class StepOptions:
     timeout: float | None = None
     max_concurrency: int | None = None
     check: bool = False
+
+
+class Options(TypedDict, total=False):
+    """What ``with_options`` takes: every option of a step and of one execution."""
+
+    name: str
+    timeout: float | None
+    run_id: str | None
+    correlation_id: str | None
+    tags: Iterable[str]
+    backend: Backend | None
+    model: str | None
+    middleware: Iterable[Callable[..., object]]
+    budget: Budget | None
+    attempts: int
+    retry_on: type[BaseException] | Iterable[type[BaseException]]
+    max_concurrency: int | None
+    check: bool
 
 
 @frozen(eq=False)
@@ -90,10 +123,13 @@ def checked_options(fn: str, options: Mapping[str, object]) -> None:
 
 
 def _fault(name: str, value: object) -> str | None:
-    if value is None or name not in _EXPECTED:
+    if name not in _EXPECTED or (value is None and name not in _NEVER_NONE):
         return None
     check, expected = _EXPECTED[name]
     return None if check(value) else f"{name}={value!r} is not {expected}"
+
+
+_NEVER_NONE = ("attempts", "retry_on", "check", "tags", "middleware")
 
 
 def _seconds(value: object) -> bool:
@@ -102,6 +138,14 @@ def _seconds(value: object) -> bool:
 
 def _count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _all(check: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, tuple) and all(map(check, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
 
 
 def _name(value: object) -> bool:
@@ -118,4 +162,8 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "model": (_name, 'a model such as "openai:gpt-5-mini" or "offline"'),
     "backend": (lambda value: value in ("asyncio", "trio"), '"asyncio" or "trio"'),
     "check": (lambda value: isinstance(value, bool), "True or False"),
+    "budget": (lambda value: isinstance(value, Budget), "a Budget(calls=…, tokens=…, cost=…)"),
+    "retry_on": (_all(_error), "an exception type or several of them"),
+    "tags": (_all(_name), "a sequence of names"),
+    "middleware": (_all(callable), "a sequence of functions"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from ._engine._calls import run_async, run_sync
 from ._engine._handle import Run, newest_here, recent, start_handle
@@ -11,7 +11,7 @@ from ._engine._models import Ledger
 from ._functions import changed, decorated
 from .metrics import Usage
 from .settings import process
-from .specs import Backend, spec_of
+from .specs import Backend, Options, spec_of
 
 __all__ = [
     "Run",
@@ -72,7 +72,7 @@ def is_workflow(fn: Callable[..., object]) -> bool:
     return spec is not None and spec.kind == "workflow"
 
 
-def with_options(fn: F, **options: Any) -> F:
+def with_options(fn: F, **options: Unpack[Options]) -> F:
     """Make the same function with other options: ``run(with_options(talk, timeout=10), "tea")``.
 
     Of a workflow, or a plain function: ``timeout``, ``run_id``, ``correlation_id``, ``tags``, ``backend``,

@@ -29,7 +29,8 @@ def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
     previous = current.get()
     frame = Frame(run, run.scope)
     begin(run, frame)
-    exc = None
+    result: Any = None
+    exc: BaseException | None = None
     try:
         run.scope.check()
         result = _through_runs(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
@@ -88,18 +89,29 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
     port = run.port = current_port()
     frame = Frame(run, run.scope)
     begin(run, frame)
-    limit = anyio.CancelScope()
-    run.scope.on_stop(partial(port.call, limit.cancel))
+    limit = run.limit = anyio.CancelScope()
+    run.scope.on_stop(run.cancel_task)
     timer = None if run.deadline is None else process.of(Watch).at(run.deadline, partial(expire, run))
     exc = result = None
     try:
         with limit:
-            result = await _body(run, fn, args, kwargs, frame, port)
+            try:
+                coroutine = (
+                    _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
+                )
+                result = await (coroutine if in_body() else Drive(coroutine, port))
+                refuse_unawaited(result, run.workflow)
+                if run.open_children:
+                    await _ajoin(run, port)
+            except BaseException:
+                if run.open_children:
+                    await _astop_children(run, port)
+                raise
     except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
         exc = caught
     finally:
         current.set(previous)
-        frame.run = None
+        frame.run = run.limit = None
         if timer is not None:
             timer.cancel()
     try:
@@ -110,27 +122,18 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
     return result
 
 
-async def _body(
-    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame, port: Port
-) -> Any:
-    try:
-        if run.middleware:
-            call = RunCall(run.workflow, args, kwargs, run.info)
-            coroutine = athrough(wrapping(run.middleware, RunCall), call, _last(fn), frame)
-        else:
-            coroutine = fn(*args, **kwargs)
-        result = await (coroutine if in_body() else Drive(coroutine, port))
-        refuse_unawaited(result, run.workflow)
-        if run.open_children:
-            await _ajoin(run, port)
-    except BaseException:
-        if run.open_children:
-            for child in tuple(run.open_children):
-                cancel(child)
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_of(run.scope) + SETTLE):
-                await _ajoin(run, port)
-        raise
-    return result
+def _through_aruns(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame
+) -> Coroutine[Any, Any, Any]:
+    call = RunCall(run.workflow, args, kwargs, run.info)
+    return athrough(wrapping(run.middleware, RunCall), call, _last(fn), frame)
+
+
+async def _astop_children(run: RunRecord, port: Port) -> None:
+    for child in tuple(run.open_children or ()):
+        cancel(child)
+    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_of(run.scope) + SETTLE):
+        await _ajoin(run, port)
 
 
 def _last(fn: Function) -> Callable[[RunCall], Coroutine[Any, Any, Any]]:

@@ -86,21 +86,23 @@ def _run_inside(
     return fn(*args, **kwargs)
 
 
-async def run_async(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run *fn* in the caller's own loop."""
+def run_async(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+    """Make what runs *fn* in the caller's own loop."""
     frame = _enclosing()
     if frame is not None and frame.run is not None:
-        return await _arun_inside(fn, args, kwargs, frame)
-    return await _arun_new(fn, args, kwargs, frame)
+        return _arun_inside(fn, args, kwargs, frame)
+    return _arun_new(fn, args, kwargs, frame)
 
 
-async def _arun_new(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame | None) -> Any:
+def _arun_new(
+    fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame | None
+) -> Coroutine[Any, Any, Any]:
     run = new_run(fn, args, kwargs, frame)
     run.fetched = True
     body = _bare_workflow(fn)
     if inspect.iscoroutinefunction(body):
-        return await drive(run, body, args, kwargs)
-    return await _in_thread_of_its_own(run, body, args, kwargs)
+        return drive(run, body, args, kwargs)
+    return _in_thread_of_its_own(run, body, args, kwargs)
 
 
 async def _in_thread_of_its_own(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
@@ -22,10 +22,10 @@ from ._loops import Waiter, current_port, in_ipython, running_loop
 from ._runs import Recent, cancel, dropped
 from ._threads import Latch
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class Run(Generic[R]):
+class Run(Generic[R_co]):
     """The handle of a run, as :func:`flowlet.start` returns it.
 
     The result can be fetched again and again, until the handle is dropped.
@@ -72,7 +72,7 @@ class Run(Generic[R]):
         """
         return cancel(self._run)
 
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: float | None = None) -> R_co:
         """Wait for the result, at most *timeout* seconds. In an async body only the body waits.
 
         Raises:
@@ -92,13 +92,13 @@ class Run(Generic[R]):
                 self._wait_in_thread(timeout)
         return self._outcome(timeout)
 
-    def __await__(self) -> Generator[Any, Any, R]:
+    def __await__(self) -> Generator[Any, Any, R_co]:
         """Wait for the result in a task."""
         if not self._run.over:
             yield from self._wait(None).__await__()
         return self._outcome(None)
 
-    def _outcome(self, timeout: float | None) -> R:
+    def _outcome(self, timeout: float | None) -> R_co:
         run = self._run
         if not run.over:
             raise ResultNotReady(run.id, f"no result after {timeout:g} s; it is {run.state}")
@@ -106,7 +106,7 @@ class Run(Generic[R]):
             raise ResultNotReady(
                 run.id, "its result is gone: it went to the caller, or its handle was dropped"
             )
-        return cast("R", outcome(run))
+        return cast("R_co", outcome(run))
 
     def _wait_in_thread(self, timeout: float | None) -> None:
         latch = Latch()
@@ -134,7 +134,7 @@ class Run(Generic[R]):
             self._run.forget(waiter.wake)
 
     @asynccontextmanager
-    async def events(self) -> AsyncIterator[AsyncIterator[Event]]:
+    async def events(self) -> AsyncGenerator[AsyncIterator[Event]]:
         """Follow the run: ``async with handle.events() as events: async for event in events: ...``.
 
         What has happened before comes first; the end of the run ends the iteration.
@@ -210,7 +210,7 @@ class _Feed:
 
 def record_of(handle: Run[Any]) -> RunRecord:
     """The record behind *handle*."""
-    return handle._run
+    return handle._run  # pyright: ignore[reportPrivateUsage] -- one file, one thing
 
 
 def handle_of(run: RunRecord) -> Run[Any]:

@@ -26,7 +26,9 @@ from ..messages import Completion, Request
 from ..metrics import UNKNOWN, CallRecord, TokenUsage, Usage
 from ..protocols import LLMProvider, ModelCall
 from ..settings import process
+from ..specs import Budget
 from ._bridge import in_body, suspend
+from ._budget import Amount, Hold, Meter, at_most, used
 from ._crossing import grace_of, in_thread, on_loop
 from ._loops import Port, current_port, in_ipython, running_loop
 from ._middleware import athrough, through, wrapping
@@ -38,6 +40,23 @@ from ._threads import here_busy
 LONGEST_RETRY_AFTER = 60.0
 OVERDUE = 0.5
 """Seconds beyond a request's timeout after which the engine ends a provider's call itself."""
+
+
+class ProcessMeter:
+    """The budget of the whole process, if there is one; another one in the settings begins anew."""
+
+    def __init__(self) -> None:
+        self._meter: Meter | None = None
+
+    def now(self) -> Meter | None:
+        """The meter of the budget that holds now."""
+        budget: Budget | None = getattr(process.settings, "budget", None)
+        if budget is None:
+            return None
+        with process.lock:
+            if self._meter is None or self._meter.budget is not budget:
+                self._meter = Meter(budget, "process")
+            return self._meter
 
 
 class Ledger:
@@ -81,6 +100,7 @@ class Attempts:
         self.step_index = None if step is None else self.frame.index
         self.call = ModelCall(target.name, request, self.step, None if self.run is None else self.run.info)
         self.number = 1
+        self._hold: Hold | None = None
 
     def check(self) -> None:
         """Go on, or end the body.
@@ -90,6 +110,21 @@ class Attempts:
         """
         if not self.frame.outside:
             self.frame.scope.check()
+
+    def hold(self, request: Request) -> Hold:
+        """Make the reservations that one attempt of *request* needs."""
+        meters: list[Meter] = []
+        run = self.run
+        while run is not None:
+            if run.meter is not None:
+                meters.append(run.meter)
+            run = run.parent
+        whole = process.of(ProcessMeter).now()
+        if whole is not None:
+            meters.append(whole)
+        amount = at_most(request, partial(_price, self.target, request.model)) if meters else Amount()
+        self._hold = Hold(meters, amount)
+        return self._hold
 
     def middleware(self) -> tuple[Callable[..., Any], ...]:
         wraps = process.settings.middleware if self.run is None else self.run.middleware
@@ -159,8 +194,10 @@ class Attempts:
             step=self.step,
             step_index=self.step_index,
         )
+        if self._hold is not None:
+            self._hold.settle(used(record))
         if run is not None:
-            run.calls.append(record)
+            run.book(record)
         process.of(Ledger).add(record)
         self._tell(ModelCalled(self.call.run, record.at, record))
 
@@ -236,6 +273,7 @@ def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
     def attempt(number: int) -> Completion:
         attempts.number = number
         attempts.check()
+        attempts.hold(call.request).take(attempts.frame.scope)
         with here_busy():
             completion = _attempt(attempts, call.request)
         attempts.check()
@@ -327,6 +365,7 @@ async def _awith_retries(attempts: Attempts, call: ModelCall) -> Completion:
     async def attempt(number: int) -> Completion:
         attempts.number = number
         attempts.check()
+        await attempts.hold(call.request).atake()
         return await _InFlight(attempts, call.request).answer()
 
     if attempts.target.attempts == 1:

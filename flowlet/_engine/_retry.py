@@ -41,7 +41,7 @@ class _Waits:
         self._error: Exception | None = None
         self._backoff = 0.0
 
-    def decide(self, exc: Exception) -> bool | float:
+    def decide(self, exc: BaseException) -> bool | float:
         if not isinstance(exc, Exception):
             return False
         answer = self._policy.again(exc)

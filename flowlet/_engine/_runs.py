@@ -19,6 +19,7 @@ from ..metrics import RunState
 from ..protocols import StepCall
 from ..settings import process
 from ..specs import RunOptions, bare, spec_of
+from ._budget import Meter
 from ._loops import is_cancellation, task_identity
 from ._middleware import wrapping
 from ._steps import check_inputs
@@ -61,11 +62,13 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
             f"child runs nest {MAX_DEPTH} deep: {_lineage(run)}; does a workflow call itself?"
         )
     run.simple = not run.observers and not (run.middleware and wrapping(run.middleware, StepCall))
+    if options.budget is not None:
+        run.meter = Meter(options.budget, f"run of {name!r}")
     if parent is None:
         run.origin = _origin()
         process.of(Recent).runs.append(run)
     else:
-        parent.children.append(run)
+        parent.adopt(run)
     return run
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import cache
 from time import perf_counter
-from types import CoroutineType
+from types import CoroutineType, ModuleType
 from typing import Any
 
 import anyio
@@ -52,7 +53,7 @@ def sync_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot pa
             raise no_bridge(name)
         for arg in args:
             if type(arg) is CoroutineType:
-                refuse_unawaited(arg, name)
+                refuse_unawaited(arg, name)  # pyright: ignore[reportUnknownArgumentType]
         if not (plain and run.simple):
             return _sync_in_full(spec, fn, frame, run, args, kwargs)
         record = StepRecord(frame, run, name)
@@ -439,17 +440,21 @@ async def _aone(
 
 
 def check_inputs(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Check arguments against the hints of *fn*; what reads hints is imported when first needed."""
-    from .._signature import check_inputs
-
-    check_inputs(fn, args, kwargs)
+    """Check arguments against the hints of *fn*."""
+    _signatures().check_inputs(fn, args, kwargs)
 
 
 def check_result(fn: Function, result: object) -> None:
     """Check a result against the hint of *fn*."""
-    from .._signature import check_result
+    _signatures().check_result(fn, result)
 
-    check_result(fn, result)
+
+@cache
+def _signatures() -> ModuleType:
+    """What reads hints, imported when first needed."""
+    from .. import _signature
+
+    return _signature
 
 
 def _limiter(fn: Function, places: int) -> Any:

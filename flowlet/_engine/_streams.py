@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
 from attrs import evolve
 
@@ -91,6 +91,7 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
         yield iter((whole.text,))
         return
     total = _Sum(attempts, request)
+    attempts.hold(request).take(attempts.frame.scope)
     try:
         with method(request) as deltas:
             yield _texts(deltas, total, attempts)
@@ -123,8 +124,10 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
         return
     await ready(target)
     total = _Sum(attempts, request)
+    await attempts.hold(request).atake()
     try:
-        async with method(request) as deltas:  # type: ignore[attr-defined]
+        opened: AbstractAsyncContextManager[AsyncIterator[Delta]] = method(request)  # type: ignore[assignment]
+        async with opened as deltas:
             yield _Texts(deltas, total, attempts)
     except BaseException as exc:
         told = shown(target, exc)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any
@@ -194,7 +194,7 @@ class Threads:
 
 
 @contextmanager
-def here_busy() -> Iterator[None]:
+def here_busy() -> Generator[None]:
     """Mark this worker thread as inside flowlet, without lending its place."""
     job = _here.job
     if job is None:

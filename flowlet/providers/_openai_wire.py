@@ -9,6 +9,9 @@ from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from attrs import evolve
+
+from .._schema import is_strict
 from ..errors import ProviderError
 from ..messages import Completion, Delta, FinishReason, OutputFormat, Request
 from ..metrics import UNKNOWN, TokenUsage
@@ -44,6 +47,14 @@ def completion_of(data: bytes, request_id: str | None, model: str) -> Completion
         ProviderError: it is not the JSON of a chat completion, or it is an error.
     """
     answer = _answer(data.decode("utf-8-sig", "replace"), request_id)
+    try:
+        return _completion(answer, request_id, model)
+    except ProviderError as exc:
+        fault = evolve(exc, usage=usage_of(answer.get("usage")))  # no answer, but perhaps paid for
+    raise fault
+
+
+def _completion(answer: Mapping[str, Any], request_id: str | None, model: str) -> Completion:
     choice = _choice(answer)
     message = _object(choice.get("message"), "choices[0].message")
     refusal = _text(message, "refusal") or None
@@ -239,7 +250,10 @@ def _fields(request: Request, *, official: bool) -> dict[str, Any]:
 def _response_format(output: OutputFormat) -> dict[str, Any] | None:
     if output.mode == "json_schema":
         name = re.sub(r"[^a-zA-Z0-9_-]", "_", output.name)[:64] or "answer"
-        return {"type": "json_schema", "json_schema": {"name": name, "schema": output.schema, "strict": True}}
+        return {
+            "type": "json_schema",
+            "json_schema": {"name": name, "schema": output.schema, "strict": is_strict(output.schema)},
+        }
     return {"type": "json_object"} if output.mode == "json_object" else None
 
 

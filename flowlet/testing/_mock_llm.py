@@ -23,7 +23,8 @@ class MockLLM(LLM):
     provider: MockProvider = field(kw_only=True)
 
     def __init__(self, answers: Answers = None) -> None:
-        self.__attrs_init__(model="mock:mock", provider=MockProvider(answers))
+        provider = MockProvider(answers)
+        self.__attrs_init__(model="mock:mock", provider=provider)  # pyright: ignore
 
     def _target(self) -> tuple[Target, str]:
         return Target(self.provider, "mock", self.attempts or 1), "mock"
@@ -36,7 +37,8 @@ class AsyncMockLLM(AsyncLLM):
     provider: MockProvider = field(kw_only=True)
 
     def __init__(self, answers: Answers = None) -> None:
-        self.__attrs_init__(model="mock:mock", provider=MockProvider(answers))
+        provider = MockProvider(answers)
+        self.__attrs_init__(model="mock:mock", provider=provider)  # pyright: ignore
 
     def _target(self) -> tuple[Target, str]:
         return Target(self.provider, "mock", self.attempts or 1), "mock"

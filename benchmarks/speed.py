@@ -1,0 +1,374 @@
+"""What flowlet costs, as ratios measured in one process: ``python benchmarks/speed.py [--quick]``.
+
+Every pair is measured interleaved, and the median of the rounds counts, so that a machine whose
+speed drifts changes both sides alike. The model calls go to the small server of the tests.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from flowlet import LLM, AsyncLLM, arun, run, step, with_options, workflow
+
+ROUNDS = 5
+QUICK = "--quick" in sys.argv
+
+
+def times(count: int) -> int:
+    """Scale a count down for a quick look."""
+    return max(1, count // 10) if QUICK else count
+
+
+def seconds(call: Callable[[], object], count: int) -> float:
+    """Seconds for one of *count* calls."""
+    began = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - began) / count
+
+
+async def aseconds(call: Callable[[], Awaitable[object]], count: int) -> float:
+    """Seconds for one of *count* awaited calls."""
+    began = time.perf_counter()
+    for _ in range(count):
+        await call()
+    return (time.perf_counter() - began) / count
+
+
+def median(values: list[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def row(what: str, reached: str, at_most: str) -> None:
+    """Print a line of the table."""
+    print(f"| {what} | {reached} | {at_most} |", flush=True)
+
+
+def bare_inc(x: int) -> int:
+    return x + 1
+
+
+async def bare_ainc(x: int) -> int:
+    return x + 1
+
+
+inc = step(bare_inc)
+ainc = step(bare_ainc)
+
+
+# --- steps ---------------------------------------------------------------------------------------
+
+
+@workflow
+def sync_body(count: int) -> float:
+    return seconds(lambda: inc(1), count) - seconds(lambda: bare_inc(1), count)
+
+
+@workflow
+async def async_body(count: int) -> float:
+    return await aseconds(lambda: ainc(1), count) - await aseconds(lambda: bare_ainc(1), count)
+
+
+@workflow
+async def moved(count: int) -> float:
+    """How a sync step in an async body compares with anyio's own way to a thread."""
+    ours = seconds(lambda: inc(1), count)
+    theirs = await aseconds(lambda: anyio.to_thread.run_sync(bare_inc, 1), count)
+    return ours / theirs
+
+
+def steps() -> None:
+    count = times(20_000)
+    run(sync_body, count)
+    row("sync step in a sync body", f"{_us(median([run(sync_body, count) for _ in range(ROUNDS)]))}", "3 µs")
+    run(async_body, count)
+    row(
+        "async step in an async body",
+        f"{_us(median([run(async_body, count) for _ in range(ROUNDS)]))}",
+        "4 µs",
+    )
+    for backend in ("asyncio", "trio"):
+        on = with_options(moved, backend=backend)
+        run(on, times(200))
+        ratio = median([run(on, times(1000)) for _ in range(ROUNDS)])
+        row(f"sync step in an async body, {backend}", f"{ratio:.2f} × to_thread.run_sync", "1.0 ×")
+
+
+def _us(value: float) -> str:
+    return f"{value * 1e6:.1f} µs"
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+@workflow
+def one(x: int) -> int:
+    return inc(x)
+
+
+@workflow
+async def aone(x: int) -> int:
+    return await ainc(x)
+
+
+def thread_hop() -> Callable[[], object]:
+    """The barest way to have another thread do something and wait for it."""
+    asked, answered = threading.Lock(), threading.Lock()
+    asked.acquire()
+    answered.acquire()
+
+    def serve() -> None:
+        while True:
+            asked.acquire()
+            bare_inc(1)
+            answered.release()
+
+    def hop() -> None:
+        asked.release()
+        answered.acquire()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return hop
+
+
+def runs() -> None:
+    run(one, 1)
+    plain = median([seconds(lambda: run(one, 1), times(2000)) for _ in range(ROUNDS)])
+    row("run() of a one-step def workflow", _us(plain), "15 µs")
+    limited, hop = with_options(one, timeout=10), thread_hop()
+    run(limited, 1)
+    ratios = [
+        seconds(lambda: run(limited, 1), times(2000)) / seconds(hop, times(2000)) for _ in range(ROUNDS)
+    ]
+    row("the same with a timeout", f"{median(ratios):.1f} × a bare thread hop", "1.5 ×")
+    for backend in ("asyncio", "trio"):
+        on = with_options(aone, backend=backend)
+        run(on, 1)
+        ratios = [
+            seconds(lambda: run(on, 1), times(500))
+            / seconds(lambda: anyio.run(bare_ainc, 1, backend=backend), times(100))
+            for _ in range(ROUNDS)
+        ]
+        row(f"run() of a one-step async workflow, {backend}", f"{median(ratios):.2f} × anyio.run", "1.5 ×")
+
+
+# --- many at once --------------------------------------------------------------------------------
+
+
+@step
+async def pausing(x: int) -> int:
+    await anyio.sleep(0)
+    return x
+
+
+async def bare_pausing(x: int) -> int:
+    await anyio.sleep(0)
+    return x
+
+
+@workflow
+async def three(x: int) -> int:
+    return await pausing(await pausing(await pausing(x)))
+
+
+async def bare_three(x: int) -> int:
+    return await bare_pausing(await bare_pausing(await bare_pausing(x)))
+
+
+async def at_once(call: Callable[[], Awaitable[Any]], count: int) -> float:
+    """Seconds for each of *count* calls that go on at once."""
+    began = time.perf_counter()
+    async with anyio.create_task_group() as group:
+        for _ in range(count):
+            group.start_soon(call)
+    return (time.perf_counter() - began) / count
+
+
+def ours() -> Awaitable[int]:
+    return arun(three, 1)
+
+
+def theirs() -> Awaitable[int]:
+    return bare_three(1)
+
+
+async def overhead() -> float:
+    """How much more framework time a run costs among 100 than alone, one after the other."""
+    changes: list[float] = []
+    await aseconds(ours, 200)
+    for _ in range(ROUNDS):
+        alone = await aseconds(ours, 500) - await aseconds(theirs, 500)
+        among = median([await at_once(ours, 100) - await at_once(theirs, 100) for _ in range(5)])
+        changes.append(among / alone - 1)
+    return median(changes)
+
+
+async def ten_thousand() -> tuple[float, float]:
+    """The time of many concurrent runs over that of bare tasks, and the memory of each, in KiB."""
+    count = times(10_000)
+    await at_once(ours, 100)
+    ratios = [await at_once(ours, count) / await at_once(theirs, count) for _ in range(3)]
+    return median(ratios), await memory(ours, count) - await memory(theirs, count)
+
+
+async def memory(call: Callable[[], Awaitable[Any]], count: int) -> float:
+    """KiB that each of *count* calls holds while all of them go on."""
+    gc.collect()
+    tracemalloc.start()
+    peak = 0
+
+    async def watch() -> None:
+        nonlocal peak
+        peak = tracemalloc.get_traced_memory()[0]
+
+    try:
+        async with anyio.create_task_group() as group:
+            for _ in range(count):
+                group.start_soon(call)
+            await anyio.sleep(0)
+            await anyio.sleep(0)
+            await watch()
+    finally:
+        tracemalloc.stop()
+    return peak / count / 1024
+
+
+def many() -> None:
+    for backend in ("asyncio", "trio"):
+        change = anyio.run(overhead, backend=backend)
+        row(f"overhead of a run among 100 against alone, {backend}", f"{change:+.0%}", "+ 20 %")
+    for backend in ("asyncio", "trio"):
+        ratio, kib = anyio.run(ten_thousand, backend=backend)
+        row(
+            f"10,000 runs at once, {backend}", f"{ratio:.1f} × bare tasks; {kib:.1f} KiB a run", "3 ×; 12 KiB"
+        )
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+@step
+def ask(question: str, llm: LLM = LLM()) -> str:  # noqa: B008
+    return llm.ask(question)
+
+
+@step
+async def aask(question: str, llm: AsyncLLM = AsyncLLM()) -> str:  # noqa: B008
+    return await llm.ask(question)
+
+
+def models() -> None:
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from server import Server
+
+    with Server() as server:
+        os.environ.update(
+            OPENAI_API_KEY=server.key, OPENAI_BASE_URL=server.url, FLOWLET_MODEL="openai:gpt-5-mini"
+        )
+        row("a model call over the bare SDK's, sync", f"{_us(_sync_call())}", "+ 400 µs")
+        for backend in ("asyncio", "trio"):
+            row(
+                f"a model call over the bare SDK's, {backend}",
+                _us(anyio.run(_async_call, backend=backend)),
+                "+ 400 µs",
+            )
+        ratio = anyio.run(_throughput)
+        row("100 model calls at once, throughput", f"{ratio:.2f} × AsyncOpenAI", "0.9 ×")
+
+
+MESSAGES: Any = [{"role": "user", "content": "tea"}]
+
+
+def _sync_call() -> float:
+    import openai
+
+    @workflow
+    def asked(count: int) -> float:
+        return seconds(lambda: ask("tea"), count)
+
+    with openai.OpenAI(max_retries=0) as client:
+
+        def bare() -> object:
+            return client.chat.completions.create(model="gpt-5-mini", messages=MESSAGES)
+
+        run(asked, 20), seconds(bare, 20)
+        return median([run(asked, times(200)) - seconds(bare, times(200)) for _ in range(ROUNDS)])
+
+
+async def _async_call() -> float:
+    import openai
+
+    @workflow
+    async def asked(count: int) -> float:
+        return await aseconds(lambda: aask("tea"), count)
+
+    async with openai.AsyncOpenAI(max_retries=0) as client:
+
+        def bare() -> Awaitable[object]:
+            return client.chat.completions.create(model="gpt-5-mini", messages=MESSAGES)
+
+        await arun(asked, 20)
+        await aseconds(bare, 20)
+        return median(
+            [await arun(asked, times(200)) - await aseconds(bare, times(200)) for _ in range(ROUNDS)]
+        )
+
+
+async def _throughput() -> float:
+    import openai
+
+    async with openai.AsyncOpenAI(max_retries=0) as client:
+
+        def bare() -> Awaitable[object]:
+            return client.chat.completions.create(model="gpt-5-mini", messages=MESSAGES)
+
+        def asked() -> Awaitable[object]:
+            return arun(aask, "tea")
+
+        await at_once(asked, 100)
+        await at_once(bare, 100)
+        return median([await at_once(bare, 100) / await at_once(asked, 100) for _ in range(ROUNDS)])
+
+
+# --- import --------------------------------------------------------------------------------------
+
+
+def imports() -> None:
+    for line in ("import flowlet", "from flowlet import LLM, run, step, workflow"):
+        ratios = [_started(line) / _started("import attrs, anyio") for _ in range(ROUNDS * 2)]
+        row(
+            f"`{line}`",
+            f"{median(ratios):.2f} × `import attrs, anyio`",
+            "1.5 ×" if line == "import flowlet" else "",
+        )
+
+
+def _started(line: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", line], check=True)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, median of {ROUNDS} rounds\n")
+    print("| what | reached | at most |\n|---|---|---|")
+    for part in (steps, runs, many, models, imports):
+        part()
+
+
+if __name__ == "__main__":
+    main()

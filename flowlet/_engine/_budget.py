@@ -1,0 +1,163 @@
+"""Budgets: a call reserves what it may use, and settles what it did.
+
+A call is let through when it fits beside those in flight, or when none is in flight and something
+is left: so a budget is exceeded by one call at most. One that does not fit now waits for those in
+flight; when the budget is used up it is refused, before anything is sent. A paid answer is never
+dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from attrs import frozen
+
+from .._scope import Scope
+from ..errors import BudgetExceeded
+from ..messages import Request
+from ..metrics import CallRecord, TokenUsage
+from ..specs import Budget
+from ._crossing import park
+from ._loops import current_port
+from ._threads import Latch
+
+LONGEST_ANSWER = 16_384
+"""Tokens that an answer without ``max_tokens`` is taken to use at most."""
+
+
+@frozen
+class Amount:
+    """Calls, tokens and US dollars."""
+
+    calls: int = 0
+    tokens: int = 0
+    cost: Decimal = Decimal(0)
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.calls + other.calls, self.tokens + other.tokens, self.cost + other.cost)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.calls - other.calls, self.tokens - other.tokens, self.cost - other.cost)
+
+
+def used(record: CallRecord) -> Amount:
+    """What a call has used, as far as it is known."""
+    if record.replayed:
+        return Amount()
+    return Amount(1, record.usage.total_tokens, record.cost or Decimal(0))
+
+
+def at_most(request: Request, price: Callable[[TokenUsage], Decimal | None]) -> Amount:
+    """What a call may use: a token is a byte of the prompt at least, the answer is bounded by ``max_tokens``."""
+    schema = "" if request.output is None else json.dumps(request.output.schema)
+    text = sum(len(m.content.encode("utf-8", "replace")) + 16 for m in request.messages)
+    prompt = text + len(schema)
+    answer = request.parameters.max_tokens or LONGEST_ANSWER
+    usage = TokenUsage(prompt, answer, prompt + answer)
+    return Amount(1, prompt + answer, price(usage) or Decimal(0))
+
+
+class Meter:
+    """What is spent and reserved of one budget. Every change is made under its lock."""
+
+    def __init__(self, budget: Budget, of: str) -> None:
+        self.budget = budget
+        self.of = of
+        self._lock = threading.Lock()
+        self._spent = Amount()
+        self._reserved = Amount()
+        self._waiting: list[Callable[[], object]] = []
+
+    def reserve(self, amount: Amount, wake: Callable[[], object]) -> bool:
+        """Reserve *amount*; False to try again when *wake* was called.
+
+        Raises:
+            BudgetExceeded: the budget is used up.
+        """
+        with self._lock:
+            self._refuse_when_used_up()
+            if self._reserved.calls and not self._fits(self._spent + self._reserved + amount):
+                self._waiting.append(wake)
+                return False
+            self._reserved += amount
+            return True
+
+    def _limits(self) -> Sequence[tuple[str, Any]]:
+        return [(n, limit) for n in ("calls", "tokens", "cost") if (limit := getattr(self.budget, n)) is not None]
+
+    def _fits(self, amount: Amount) -> bool:
+        return all(getattr(amount, name) <= limit for name, limit in self._limits())
+
+    def _refuse_when_used_up(self) -> None:
+        for name, limit in self._limits():
+            spent = getattr(self._spent, name)
+            if spent >= limit:
+                raise BudgetExceeded(self.of, _said(name, limit), _said(name, spent))
+
+    def settle(self, reserved: Amount, spent: Amount) -> None:
+        """Put what was *spent* in the place of what was *reserved*."""
+        with self._lock:
+            self._reserved -= reserved
+            self._spent += spent
+            waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            wake()
+
+
+def _said(name: str, value: Any) -> str:
+    return f"${value}" if name == "cost" else f"{value} {name}"
+
+
+class Hold:
+    """The reservations of one call, from the innermost budget to the process's."""
+
+    def __init__(self, meters: Sequence[Meter], amount: Amount) -> None:
+        self._meters = meters
+        self._amount = amount
+        self._held: list[Meter] = []
+
+    def take(self, scope: Scope) -> None:
+        """Reserve everywhere, waiting in this thread.
+
+        Raises:
+            BudgetExceeded: a budget is used up.
+            RunStopped: *scope* was stopped.
+        """
+        try:
+            for meter in self._meters:
+                latch = Latch()
+                while not meter.reserve(self._amount, latch.set):
+                    park(latch, scope)
+                    if scope.run_id:
+                        scope.check()
+                self._held.append(meter)
+        except BaseException:
+            self.settle(Amount())
+            raise
+
+    async def atake(self) -> None:
+        """Reserve everywhere, waiting in this task.
+
+        Raises:
+            BudgetExceeded: a budget is used up.
+        """
+        try:
+            for meter in self._meters:
+                waiter = current_port().waiter()
+                while not meter.reserve(self._amount, waiter.wake):
+                    await waiter.wait()
+                    waiter = current_port().waiter()
+                self._held.append(meter)
+        except BaseException:
+            self.settle(Amount())
+            raise
+
+    def settle(self, spent: Amount) -> None:
+        """Settle what was reserved, once."""
+        held, self._held = self._held, []
+        for meter in held:
+            meter.settle(self._amount, spent)
