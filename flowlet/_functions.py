@@ -89,7 +89,7 @@ def _as_tuple(name: str, value: Any) -> Any:
         return value
     if isinstance(value, type | str) or callable(value):
         return (value,)
-    return tuple(value) if isinstance(value, Iterable) else value
+    return tuple(cast("Iterable[object]", value)) if isinstance(value, Iterable) else value
 
 
 def build(spec: Spec) -> Any:

@@ -74,7 +74,9 @@ class Scope:
 
     def _listed(self) -> list[Callable[[], object]]:
         hooks = self._hooks
-        return [] if hooks is None else hooks if isinstance(hooks, list) else [hooks]
+        if hooks is None or isinstance(hooks, list):
+            return hooks or []  # pyright: ignore[reportUnknownVariableType] -- a list that is callable, too
+        return [hooks]
 
     def unhook(self) -> None:
         """Take all hooks of this scope itself back: what they would stop has ended."""

@@ -8,7 +8,6 @@ from types import MethodType
 from typing import Literal, TypedDict
 
 from attrs import field, fields, frozen
-from attrs.converters import optional
 
 from .errors import DefinitionError
 
@@ -16,6 +15,10 @@ __all__ = ["Backend", "Budget", "Options", "RunOptions", "Spec", "StepOptions", 
 
 Backend = Literal["asyncio", "trio"]
 SPEC_ATTRIBUTE = "__flowlet__"
+
+
+def _dollars(value: Decimal | float | str | None) -> Decimal | None:
+    return None if value is None else Decimal(str(value))
 
 
 @frozen
@@ -27,7 +30,7 @@ class Budget:
 
     calls: int | None = None
     tokens: int | None = None
-    cost: Decimal | None = field(default=None, converter=optional(lambda value: Decimal(str(value))))
+    cost: Decimal | None = field(default=None, converter=_dollars)
 
 
 @frozen
