@@ -37,12 +37,15 @@ if TYPE_CHECKING:
     from .prompts import chain, prompt
     from .protocols import ModelCall, RunCall, StepCall
     from .settings import Settings, configure
+    from .specs import Budget
     from .steps import is_step, step
-    from .workflows import Run, arun, is_workflow, last_run, run, runs, start, usage, with_options, workflow
+    from .totals import usage
+    from .workflows import Run, arun, is_workflow, last_run, run, runs, start, with_options, workflow
 
 __all__ = [
     "AsyncLLM",
     "BridgeError",
+    "Budget",
     "BudgetExceeded",
     "CallRecord",
     "Completion",
@@ -104,7 +107,9 @@ _HOMES = {
     "settings": "Settings configure",
     "steps": "is_step step",
     "metrics": "CallRecord ExecutionMetrics StepMetrics TokenUsage Usage",
-    "workflows": "Run arun is_workflow last_run run runs start usage with_options workflow",
+    "specs": "Budget",
+    "totals": "usage",
+    "workflows": "Run arun is_workflow last_run run runs start with_options workflow",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attrs import evolve
 
-from ._engine._models import Target
+from ._engine._attempts import Target
 from ._engine._streams import check_ending
 from .errors import InputError, OutputError, ProviderError
 from .messages import Completion, Message, OutputFormat, Request

@@ -12,7 +12,7 @@ from typing_extensions import TypeForm
 
 from ._conversation import Conversation
 from ._engine import _models, _streams
-from ._engine._models import Target
+from ._engine._attempts import Target
 from ._suggest import nearest
 from .context import current
 from .errors import ConfigError, DefinitionError, ProviderError

@@ -89,6 +89,9 @@ class Usage:
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, name) + getattr(other, name) for name in _FIELDS))
 
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) - getattr(other, name) for name in _FIELDS))
+
     @classmethod
     def of(cls, records: Iterable[CallRecord]) -> Usage:
         """Sum *records* up."""

@@ -45,7 +45,7 @@ def prompt(
     *,
     inputs: Mapping[str, Any] | None = None,
     name: str = "prompt",
-    llm: LLM = LLM(),  # noqa: B008 -- a frozen value
+    llm: LLM = LLM(),
 ) -> Callable[..., Any]:
     """Make a sync step of a template.
 
@@ -97,7 +97,7 @@ def _looks(fn: Callable[..., Any], name: str, hints: Mapping[str, Any], returns:
 def chain(
     *links: Link,
     name: str = "chain",
-    llm: AsyncLLM = AsyncLLM(),  # noqa: B008 -- a frozen value
+    llm: AsyncLLM = AsyncLLM(),
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Make an async workflow of a sequence: ``chain(outline, "Write a title for: {text}", parse)``.
 

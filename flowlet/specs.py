@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from types import MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Literal, TypedDict
 
 from attrs import field, fields, frozen
@@ -103,6 +104,16 @@ def spec_of(fn: Callable[..., object]) -> Spec | None:
     """
     found = getattr(fn, SPEC_ATTRIBUTE, None)
     return found if isinstance(found, Spec) and getattr(fn, "__wrapped__", None) is found.fn else None
+
+
+def is_async(fn: Callable[..., object]) -> bool:
+    """Whether a call of *fn* is to be awaited: a coroutine function, or an object whose ``__call__`` is one."""
+    if inspect.iscoroutinefunction(fn):
+        return True
+    return not isinstance(fn, _PLAIN) and inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+_PLAIN = (FunctionType, MethodType, BuiltinFunctionType)
 
 
 def bare(fn: Callable[..., object], spec: Spec) -> Callable[..., object]:

@@ -7,10 +7,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from ._engine._calls import run_async, run_sync
 from ._engine._handle import Run, newest_here, recent, start_handle
-from ._engine._models import Ledger
 from ._functions import changed, decorated
-from .metrics import Usage
-from .settings import process
 from .specs import Backend, Options, spec_of
 
 __all__ = [
@@ -21,7 +18,6 @@ __all__ = [
     "run",
     "runs",
     "start",
-    "usage",
     "with_options",
     "workflow",
 ]
@@ -142,8 +138,3 @@ def runs() -> list[Run[Any]]:
 def last_run() -> Run[Any] | None:
     """The newest run that this thread or task asked for, if it is among the newest of the process."""
     return newest_here()
-
-
-def usage() -> Usage:
-    """The tokens, calls and cost of this process so far."""
-    return sum(process.of(Ledger).sums().values(), Usage())

@@ -87,7 +87,9 @@ class Meter:
             return True
 
     def _limits(self) -> Sequence[tuple[str, Any]]:
-        return [(n, limit) for n in ("calls", "tokens", "cost") if (limit := getattr(self.budget, n)) is not None]
+        return [
+            (n, limit) for n in ("calls", "tokens", "cost") if (limit := getattr(self.budget, n)) is not None
+        ]
 
     def _fits(self, amount: Amount) -> bool:
         return all(getattr(amount, name) <= limit for name, limit in self._limits())

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from ..context import Frame, RunRecord, current
 from ..errors import BridgeError, RunStopped
 from ..settings import process
-from ..specs import Spec, bare, spec_of
+from ..specs import Spec, bare, is_async, spec_of
 from ._bodies import drive, inline
 from ._bridge import in_body, suspend
 from ._crossing import in_thread, on_loop
-from ._launch import await_end, launch, launch_thread, wait
+from ._launch import await_end, launch, launch_thread, outcome, wait
 from ._loops import current_port, in_ipython, running_loop
 from ._runs import expire, new_run
 from ._steps import ASYNC_CODE, moved_step, no_bridge, port_of
-from ._threads import Job
 from ._watch import Watch
 
 Function = Callable[..., Any]
@@ -51,7 +48,7 @@ def run_sync(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         raise _not_here(fn)
     run = new_run(fn, args, kwargs, frame)
     body = _bare_workflow(fn)
-    if run.timeout is None and not looping and not inspect.iscoroutinefunction(body):
+    if run.timeout is None and not looping and not is_async(body):
         run.fetched = True
         return inline(run, body, args, kwargs)
     launch(run, body, args, kwargs)
@@ -81,7 +78,7 @@ def _run_inside(
 ) -> Any:
     if in_body() or running_loop() is not None:
         raise _not_here(fn)
-    if inspect.iscoroutinefunction(fn):
+    if is_async(fn):
         return on_loop(frame.below(frame.scope), port_of(run), fn, args, kwargs)
     return fn(*args, **kwargs)
 
@@ -100,7 +97,7 @@ def _arun_new(
     run = new_run(fn, args, kwargs, frame)
     run.fetched = True
     body = _bare_workflow(fn)
-    if inspect.iscoroutinefunction(body):
+    if is_async(body):
         return drive(run, body, args, kwargs)
     return _in_thread_of_its_own(run, body, args, kwargs)
 
@@ -108,19 +105,32 @@ def _arun_new(
 async def _in_thread_of_its_own(
     run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
+    await _ended_in_thread(run, fn, args, kwargs)
+    return _handed_out(run)
+
+
+def _handed_out(run: RunRecord) -> Any:
+    try:
+        return outcome(run)
+    finally:
+        run.result = None
+
+
+async def _ended_in_thread(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     run.port = current_port()
     timer = None if run.deadline is None else process.of(Watch).at(run.deadline, partial(expire, run))
     launch_thread(run, fn, args, kwargs)
     try:
-        return await await_end(run)
+        await await_end(run)
     finally:
-        run.result = None
         if timer is not None:
             timer.cancel()
 
 
 async def _arun_inside(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame) -> Any:
-    if inspect.iscoroutinefunction(fn):
+    if is_async(fn):
         return await fn(*args, **kwargs)
     spec = spec_of(fn)
     if spec is None:
@@ -156,7 +166,7 @@ def sync_workflow(spec: Spec, fn: Function) -> Function:
         if frame is None or frame.run is None:
             return run_sync(call, args, kwargs)
         if in_body():
-            return suspend(_as_job(_arun_new(call, args, kwargs, frame))).outcome()
+            return _child_of_async_body(new_run(call, args, kwargs, frame), fn, args, kwargs)
         if running_loop() is not None:
             raise no_bridge(spec.name)
         run = new_run(call, args, kwargs, frame)
@@ -172,18 +182,11 @@ def sync_workflow(spec: Spec, fn: Function) -> Function:
     return call
 
 
-def _no_call() -> None:
-    return
-
-
-async def _as_job(coroutine: Coroutine[Any, Any, Any]) -> Job:
-    """Await *coroutine* and keep its outcome as a value, so that a StopIteration survives."""
-    job = Job(copy_context(), _no_call, (), _no_call)
-    try:
-        job.result = await coroutine
-    except Exception as exc:  # noqa: BLE001 -- raised again by outcome()
-        job.error = exc
-    return job
+def _child_of_async_body(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Wait in an async body for a sync child run; its outcome stays a value, so that a StopIteration survives."""
+    run.fetched = True
+    suspend(_ended_in_thread(run, fn, args, kwargs))
+    return _handed_out(run)
 
 
 def async_workflow(spec: Spec, fn: Function) -> Function:

@@ -20,7 +20,7 @@ from ..errors import RunStopped
 from ..events import ThreadAbandoned
 from ..settings import process
 from ._bridge import Drive
-from ._loops import Port, current_port
+from ._loops import Port, current_port, library
 from ._threads import Job, Latch, Threads
 
 SETTLE = 1.0
@@ -32,16 +32,18 @@ COURTESY = 0.05
 
 def _enter(frame: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     current.set(frame)
+    library.set(None)
     return fn(*args, **kwargs)
 
 
 def _carry_back(context: Context) -> None:
     for variable, value in context.items():
-        if variable is not current and variable.get(_MISSING) is not value:
+        if variable not in _OF_THE_PLACE and variable.get(_MISSING) is not value:
             variable.set(value)
 
 
 _MISSING: Any = object()
+_OF_THE_PLACE = frozenset((current, library))
 
 
 def grace_of(scope: Scope) -> float:
@@ -169,6 +171,7 @@ class LoopCall:
 
     async def _run(self, done: Callable[[], object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         current.set(self.frame)
+        library.set(self.port.library)
         cancel_scope = anyio.CancelScope()
         self.scope.on_stop(lambda: self.port.call(cancel_scope.cancel))
         try:

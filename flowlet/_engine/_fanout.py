@@ -13,12 +13,13 @@ import anyio
 
 from .._scope import Scope
 from ..context import Frame, current, here
-from ..errors import BridgeError
+from ..errors import BridgeError, RunStopped
 from ..settings import process
+from ..specs import is_async
 from ._bridge import Drive, in_body, suspend
 from ._crossing import in_thread, on_loop, park, settle
 from ._handle import Run, record_of
-from ._loops import Port, current_port, in_ipython, is_cancellation, running_loop
+from ._loops import Port, current_port, in_ipython, is_cancellation, library, running_loop
 from ._runtimes import Runtimes
 from ._steps import port_of
 from ._threads import Job, Latch, Threads
@@ -72,7 +73,7 @@ def map_in_threads(fn: Function, items: Iterable[Any], max_concurrency: int) -> 
             "pmap(...) would block the event loop of this task, which flowlet did not start.\n"
             "    write:  await apmap(...)"
         )
-    if inspect.iscoroutinefunction(fn):
+    if is_async(fn):
         frame = here()
         result: list[Any] = on_loop(
             frame.below(frame.scope), _port(frame), map_in_tasks, (fn, items, max_concurrency)
@@ -129,6 +130,7 @@ def _run_workers(fan: _Fan, fn: Function, workers: int) -> None:
 
 def _enter(frame: Frame, fn: Function, item: Any) -> Any:
     current.set(frame)
+    library.set(None)
     return fn(item)
 
 
@@ -143,7 +145,9 @@ async def map_in_tasks(fn: Function, items: Iterable[Any], max_concurrency: int)
         try:
             fan.results[index] = await call(item)
         except BaseException as exc:
-            if is_cancellation(exc) and not isinstance(exc, KeyboardInterrupt):
+            if isinstance(exc, RunStopped) and fan.scope.reason is not None:
+                return  # part of the rest that was ended; finish() tells why
+            if is_cancellation(exc) and not isinstance(exc, KeyboardInterrupt | RunStopped):
                 raise
             fan.fail(exc)
             group.cancel_scope.cancel()
@@ -174,7 +178,7 @@ def _caller(fn: Function, port: Port) -> Callable[[Any], Awaitable[Any]]:
         job = await in_thread(frame.below(frame.scope), fn, (item,), {})
         return job.outcome()
 
-    return in_task if inspect.iscoroutinefunction(fn) else on_thread
+    return in_task if is_async(fn) else on_thread
 
 
 async def await_all(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,9 +14,10 @@ from ..context import Frame, RunRecord
 from ..errors import RunCancelled, RunStopped
 from ..events import LoopRetired
 from ..settings import process
+from ..specs import is_async
 from ._bodies import drive, inline
 from ._crossing import SETTLE, abandon, grace_of
-from ._loops import current_port
+from ._loops import current_port, library
 from ._runs import cancel, end, expire
 from ._runtimes import Runtimes
 from ._steps import port_of
@@ -29,7 +29,7 @@ Function = Callable[..., Any]
 
 def launch(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Start *run* on a worker thread or a loop, by the colour of *fn*, and return at once."""
-    if inspect.iscoroutinefunction(fn):
+    if is_async(fn):
         _launch_task(run, fn, args, kwargs)
     else:
         launch_thread(run, fn, args, kwargs)
@@ -37,6 +37,7 @@ def launch(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
 
 def launch_thread(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     def body() -> None:
+        library.set(None)
         with suppress(BaseException):  # kept in the record
             inline(run, fn, args, kwargs)
 
@@ -72,6 +73,7 @@ def _launch_task(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: di
     async def body() -> None:
         nonlocal finished, begun
         begun = True
+        library.set(port.library)
         try:
             await drive(run, fn, args, kwargs)
         except anyio.get_cancelled_exc_class():
@@ -126,8 +128,8 @@ def wait(run: RunRecord) -> Any:
     return outcome(run)
 
 
-async def await_end(run: RunRecord) -> Any:
-    """Wait in this task for a launched run of the caller's, and give its result or raise its error."""
+async def await_end(run: RunRecord) -> None:
+    """Wait in this task for a launched run of the caller's."""
     waiter = current_port().waiter()
     run.on_end(waiter.wake)
     try:
@@ -138,7 +140,6 @@ async def await_end(run: RunRecord) -> Any:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace + SETTLE):
             await waiter.wait()
         raise
-    return outcome(run)
 
 
 def outcome(run: RunRecord) -> Any:

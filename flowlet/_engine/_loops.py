@@ -13,6 +13,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 import anyio
+import sniffio
 
 from ..errors import ConfigError, RunStopped
 from ..settings import process
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     import trio
 
 _modules = sys.modules  # neither backend is imported before somebody runs it
+
+library = sniffio.current_async_library_cvar
+"""Which async library runs here, as anyio finds it."""
 
 
 def running_loop() -> object | None:
@@ -50,7 +54,13 @@ class Waiter(Protocol):
 
 
 class Port:
-    """The way into one event loop from other threads; all wake-ups of a moment share one callback."""
+    """The way into one event loop from other threads; all wake-ups of a moment share one callback.
+
+    *library* is what runs there. A context that comes from elsewhere says otherwise, so whoever takes
+    one over sets the variable ``library`` to this, or to None in a plain thread.
+    """
+
+    library: str
 
     def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
         self._soon = soon
@@ -109,6 +119,8 @@ class _AsyncioWaiter:
 
 
 class _AsyncioPort(Port):
+    library = "asyncio"
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop.call_soon_threadsafe)
         self.loop = loop
@@ -151,6 +163,8 @@ class _TrioWaiter:
 
 
 class _TrioPort(Port):
+    library = "trio"
+
     def __init__(self, token: trio.lowlevel.TrioToken) -> None:
         import trio
 

@@ -7,234 +7,32 @@ even when whoever waits for it is cancelled or has timed out.
 from __future__ import annotations
 
 import inspect
-import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import anyio
-from attrs import evolve, frozen
 
-from ..context import Frame, RunRecord, current, describe, here
-from ..errors import BridgeError, FlowletError, ProviderError
-from ..events import ModelCalled, ModelRetried
+from ..context import Frame, current, here
+from ..errors import BridgeError, ProviderError
 from ..messages import Completion, Request
-from ..metrics import UNKNOWN, CallRecord, TokenUsage, Usage
 from ..protocols import LLMProvider, ModelCall
 from ..settings import process
-from ..specs import Budget
+from ._attempts import Attempts, Target, shown
 from ._bridge import in_body, suspend
-from ._budget import Amount, Hold, Meter, at_most, used
 from ._crossing import grace_of, in_thread, on_loop
 from ._loops import Port, current_port, in_ipython, running_loop
-from ._middleware import athrough, through, wrapping
-from ._retry import Policy, aretry, retry
+from ._middleware import athrough, through
+from ._retry import aretry, retry
 from ._runtimes import Runtimes
 from ._steps import pause, port_of
 from ._threads import here_busy
 
-LONGEST_RETRY_AFTER = 60.0
 OVERDUE = 0.5
 """Seconds beyond a request's timeout after which the engine ends a provider's call itself."""
-
-
-class ProcessMeter:
-    """The budget of the whole process, if there is one; another one in the settings begins anew."""
-
-    def __init__(self) -> None:
-        self._meter: Meter | None = None
-
-    def now(self) -> Meter | None:
-        """The meter of the budget that holds now."""
-        budget: Budget | None = getattr(process.settings, "budget", None)
-        if budget is None:
-            return None
-        with process.lock:
-            if self._meter is None or self._meter.budget is not budget:
-                self._meter = Meter(budget, "process")
-            return self._meter
-
-
-class Ledger:
-    """The model calls of this process, summed up by model, workflow and step."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._sums: dict[tuple[str, str | None, str | None], Usage] = {}
-
-    def add(self, record: CallRecord) -> None:
-        """Count *record*."""
-        key = (record.model, record.workflow, record.step)
-        one = Usage.of((record,))
-        with self._lock:
-            self._sums[key] = self._sums.get(key, Usage()) + one
-
-    def sums(self) -> dict[tuple[str, str | None, str | None], Usage]:
-        """The sums by model, workflow and step."""
-        with self._lock:
-            return dict(self._sums)
-
-
-@frozen
-class Target:
-    """A provider, its name, and the policy of calls to it."""
-
-    provider: LLMProvider
-    name: str
-    attempts: int
-
-
-class Attempts:
-    """What one model call, with all its attempts, needs to know of its place."""
-
-    def __init__(self, target: Target, request: Request) -> None:
-        self.target = target
-        self.frame = here()
-        self.run: RunRecord | None = None if self.frame.outside else self.frame.run
-        step = self.frame.step if self.run is not None else None
-        self.step = None if step is None else step.name
-        self.step_index = None if step is None else self.frame.index
-        self.call = ModelCall(target.name, request, self.step, None if self.run is None else self.run.info)
-        self.number = 1
-        self._hold: Hold | None = None
-
-    def check(self) -> None:
-        """Go on, or end the body.
-
-        Raises:
-            RunStopped: the run is over.
-        """
-        if not self.frame.outside:
-            self.frame.scope.check()
-
-    def hold(self, request: Request) -> Hold:
-        """Make the reservations that one attempt of *request* needs."""
-        meters: list[Meter] = []
-        run = self.run
-        while run is not None:
-            if run.meter is not None:
-                meters.append(run.meter)
-            run = run.parent
-        whole = process.of(ProcessMeter).now()
-        if whole is not None:
-            meters.append(whole)
-        amount = at_most(request, partial(_price, self.target, request.model)) if meters else Amount()
-        self._hold = Hold(meters, amount)
-        return self._hold
-
-    def middleware(self) -> tuple[Callable[..., Any], ...]:
-        wraps = process.settings.middleware if self.run is None else self.run.middleware
-        return wrapping(wraps, ModelCall) if wraps else ()
-
-    def policy(self) -> Policy:
-        return Policy(self.target.attempts, _again, self._told)
-
-    def _told(self, attempt: int, wait: float, exc: Exception) -> None:
-        info = self.call.run
-        event = ModelRetried(
-            info, time.time(), self.step, self.call.request.model, attempt, wait, describe(exc)
-        )
-        self._tell(event)
-
-    def _tell(self, event: ModelCalled | ModelRetried) -> None:
-        process.tell(event, process.settings.observers if self.run is None else self.run.observers)
-
-    def answered(self, request: Request, completion: Completion, duration: float) -> Completion:
-        """Book a good answer."""
-        cost = Decimal(0) if completion.replayed else _cost(self.target, request.model, completion)
-        self._book(
-            CallRecord(
-                provider=self.target.name,
-                model=completion.model or request.model,
-                usage=completion.usage,
-                cost=cost,
-                duration=duration,
-                at=time.time(),
-                finish_reason=completion.finish_reason,
-                request_id=completion.request_id,
-                replayed=completion.replayed,
-            )
-        )
-        return completion
-
-    def failed(
-        self, request: Request, exc: BaseException, duration: float, usage: TokenUsage = UNKNOWN
-    ) -> None:
-        """Book an attempt that brought nothing; what it used, nobody knows unless it was told before."""
-        if isinstance(exc, ProviderError) and exc.usage is not None:
-            usage = exc.usage
-        known = usage.source != "unknown"
-        sent = _sent(exc)
-        request_id = exc.request_id if isinstance(exc, ProviderError) else None
-        self._book(
-            CallRecord(
-                provider=self.target.name,
-                model=request.model,
-                usage=usage if known or sent else TokenUsage(),
-                cost=_price(self.target, request.model, usage) if known else None if sent else Decimal(0),
-                duration=duration,
-                at=time.time(),
-                ok=False,
-                error=describe(exc),
-                request_id=request_id,
-            )
-        )
-
-    def _book(self, record: CallRecord) -> None:
-        run = self.run
-        record = evolve(
-            record,
-            attempt=self.number,
-            run_id=None if run is None else run.id,
-            workflow=None if run is None else run.workflow,
-            step=self.step,
-            step_index=self.step_index,
-        )
-        if self._hold is not None:
-            self._hold.settle(used(record))
-        if run is not None:
-            run.book(record)
-        process.of(Ledger).add(record)
-        self._tell(ModelCalled(self.call.run, record.at, record))
-
-
-def _sent(exc: BaseException) -> bool:
-    """Whether the provider may have done (and charged) something before *exc*."""
-    if isinstance(exc, ProviderError):
-        return exc.kind in ("timeout", "connection", "bad_response", "server", "cancelled", "other")
-    return not isinstance(exc, FlowletError)
-
-
-def _cost(target: Target, model: str, completion: Completion) -> Decimal | None:
-    cost = _price(target, completion.model or model, completion.usage)
-    return cost if cost is not None else _price(target, model, completion.usage)
-
-
-def _price(target: Target, model: str, usage: TokenUsage) -> Decimal | None:
-    from .. import pricing  # imported with the first call, as prices themselves are
-
-    price = getattr(target.provider, "price", None)
-    cost: Decimal | None = (
-        pricing.cost_of(target.name, model, usage) if price is None else price(model, usage)
-    )
-    return cost
-
-
-def _again(exc: Exception) -> bool | float:
-    if not isinstance(exc, ProviderError) or not exc.retryable:
-        return False
-    return True if exc.retry_after is None else min(exc.retry_after, LONGEST_RETRY_AFTER)
-
-
-def shown(target: Target, exc: BaseException) -> BaseException:
-    """What callers see of *exc*: facts of ours, never a foreign type out of a provider."""
-    if isinstance(exc, FlowletError | AssertionError) or not isinstance(exc, Exception):
-        return exc
-    return ProviderError("other", f"the provider raised {describe(exc)}", provider=target.name)
 
 
 # --- from plain code -----------------------------------------------------------------------------

@@ -40,8 +40,10 @@ class _Waits:
         self._asked: float | None = None
         self._error: Exception | None = None
         self._backoff = 0.0
+        self.last: BaseException | None = None
 
     def decide(self, exc: BaseException) -> bool | float:
+        self.last = exc if isinstance(exc, StopIteration | StopAsyncIteration) else None
         if not isinstance(exc, Exception):
             return False
         answer = self._policy.again(exc)
@@ -82,6 +84,12 @@ class _Waits:
         )
 
 
+def _ended(waits: _Waits) -> BaseException:
+    """What ended the loop over the attempts: stamina raises the last error, and a loop takes this one for its end."""
+    assert waits.last is not None
+    return waits.last
+
+
 def retry(policy: Policy, call: Callable[[int], T], pause: Callable[[float], object]) -> T:
     """Call ``call(attempt)`` until it succeeds, its error is final, or the attempts are used up."""
     waits = _Waits(policy)
@@ -90,7 +98,7 @@ def retry(policy: Policy, call: Callable[[int], T], pause: Callable[[float], obj
             pause(wait)
         with attempt:
             return call(attempt.num)
-    raise AssertionError("unreachable: stamina raises after the last attempt")
+    raise _ended(waits)
 
 
 async def aretry(
@@ -103,4 +111,4 @@ async def aretry(
             await pause(wait)
         with attempt:
             return await call(attempt.num)
-    raise AssertionError("unreachable: stamina raises after the last attempt")
+    raise _ended(waits)

@@ -51,7 +51,7 @@ def sync_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot pa
             return _from_async_body(spec, fn, frame, run, args, kwargs)
         if running_loop() is not None:
             raise no_bridge(name)
-        for arg in args:
+        for arg in (*args, *kwargs.values()) if kwargs else args:
             if type(arg) is CoroutineType:
                 refuse_unawaited(arg, name)  # pyright: ignore[reportUnknownArgumentType]
         if not (plain and run.simple):
@@ -87,6 +87,9 @@ def async_step(spec: Spec, fn: Function) -> Function:
             raise RunStopped(frame.scope.run_id, frame.scope.reason or "over")
         if not in_body():
             return await Drive(call(*args, **kwargs), current_port())
+        for arg in (*args, *kwargs.values()) if kwargs else args:
+            if type(arg) is CoroutineType:
+                refuse_unawaited(arg, name)  # pyright: ignore[reportUnknownArgumentType]
         if not (plain and run.simple):
             return await in_full(spec, fn, frame, run, args, kwargs)
         record = StepRecord(frame, run, name)
@@ -192,7 +195,7 @@ def uncarried(call: Callable[[], Any]) -> Any:
 def _from_async_body(
     spec: Spec, fn: Function, frame: Frame, run: RunRecord, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    for arg in args:
+    for arg in (*args, *kwargs.values()):
         refuse_unawaited(arg, spec.name)
     if not (spec.plain and run.simple):
         return uncarried(lambda: suspend(in_full(spec, _moved(fn), frame, run, args, kwargs)))

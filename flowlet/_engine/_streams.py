@@ -14,9 +14,10 @@ from attrs import evolve
 
 from ..errors import BridgeError, Refused, Truncated
 from ..messages import Completion, Delta, Request
+from ._attempts import Attempts, Target, shown
 from ._bridge import in_body
 from ._loops import in_ipython, running_loop
-from ._models import Attempts, Target, acomplete, async_method, complete, ready, shown, sync_method
+from ._models import acomplete, async_method, complete, ready, sync_method
 
 
 class _Sum:

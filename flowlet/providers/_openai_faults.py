@@ -152,6 +152,8 @@ def _kind(status: int, told: _Told) -> ProviderErrorKind:
         return "quota"
     if status in (400, 422) and told.names("response_format", "json_schema"):
         return "unsupported"
+    if status == 500 and told.names("response_format"):  # llama.cpp's Python server says it so
+        return "unsupported"
     if status >= 500:
         return "server"
     return _BY_STATUS.get(status, "bad_request" if status >= 400 else "bad_response")

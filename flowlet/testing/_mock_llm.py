@@ -6,39 +6,65 @@ from collections.abc import Callable, Sequence
 
 from attrs import field, frozen
 
-from .._engine._models import Target
+from .._engine._attempts import Target
 from ..llm import LLM, AsyncLLM
 from ..messages import Request
 from ._mock_provider import MockProvider
 
 __all__ = ["AsyncMockLLM", "MockLLM"]
 
-Answers = Sequence[object] | Callable[[Request], object] | None
+Answers = Sequence[object] | Callable[[Request], object] | MockProvider | None
+
+
+def _provider(answers: Answers) -> MockProvider:
+    return answers if isinstance(answers, MockProvider) else MockProvider(answers)
+
+
+class _Scripted:
+    """What both have: the script, what was asked, and the check that it was all used."""
+
+    __slots__ = ()
+    provider: MockProvider
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What was asked so far, in order."""
+        return self.provider.requests
+
+    def verify(self) -> None:
+        """Check that the calls were those of the script.
+
+        Raises:
+            UnexpectedCall: there were more calls than answers.
+            UnusedAnswers: there were fewer.
+        """
+        self.provider.verify()
+
+    def _target(self) -> tuple[Target, str]:
+        return Target(self.provider, self.provider.name, 1), "mock"
 
 
 @frozen(init=False)
-class MockLLM(LLM):
-    """An ``LLM`` that answers from a script; see :class:`MockProvider` for what *answers* may be."""
+class MockLLM(_Scripted, LLM):
+    """An ``LLM`` that answers from a script: ``MockLLM(["a title"])``.
+
+    *answers* are what :class:`MockProvider` takes, or such a provider.
+    """
 
     provider: MockProvider = field(kw_only=True)
 
     def __init__(self, answers: Answers = None) -> None:
-        provider = MockProvider(answers)
-        self.__attrs_init__(model="mock:mock", provider=provider)  # pyright: ignore
-
-    def _target(self) -> tuple[Target, str]:
-        return Target(self.provider, "mock", self.attempts or 1), "mock"
+        self.__attrs_init__(provider=_provider(answers))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
 @frozen(init=False)
-class AsyncMockLLM(AsyncLLM):
-    """An ``AsyncLLM`` that answers from a script; see :class:`MockProvider` for what *answers* may be."""
+class AsyncMockLLM(_Scripted, AsyncLLM):
+    """An ``AsyncLLM`` that answers from a script: ``AsyncMockLLM(["a title"])``.
+
+    *answers* are what :class:`MockProvider` takes, or such a provider.
+    """
 
     provider: MockProvider = field(kw_only=True)
 
     def __init__(self, answers: Answers = None) -> None:
-        provider = MockProvider(answers)
-        self.__attrs_init__(model="mock:mock", provider=provider)  # pyright: ignore
-
-    def _target(self) -> tuple[Target, str]:
-        return Target(self.provider, "mock", self.attempts or 1), "mock"
+        self.__attrs_init__(provider=_provider(answers))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
