@@ -174,7 +174,7 @@ class RunRecord:
         self.limit: Any = None
         self.meter: Any = None
         settings = process.settings
-        self.observers = settings.observers
+        self.observers = process.observers
         self.depth: int = 0 if parent is None else parent.depth + 1
         if parent is None:
             self.correlation_id = options.correlation_id or self.id

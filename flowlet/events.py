@@ -5,11 +5,13 @@ Times are Unix times in seconds, durations seconds. *step* is None outside a ste
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
+from .messages import Completion, Request
 from .metrics import CallRecord, RunState, StepState
 
 __all__ = [
+    "BudgetRefused",
     "Event",
     "FailureUnfetched",
     "LoopRetired",
@@ -98,11 +100,17 @@ class StepRetried:
 
 @frozen
 class ModelCalled:
-    """An attempt of a model call ended, well or badly. *run* is None outside a run."""
+    """An attempt of a model call ended, well or badly. *run* is None outside a run.
+
+    *request* and *completion* hold what the user sent and got: an observer that shows them does so on
+    request only, and redacted. There is no *completion* where none came.
+    """
 
     run: RunInfo | None
     at: float
     record: CallRecord
+    request: Request | None = field(default=None, repr=False)
+    completion: Completion | None = field(default=None, repr=False)
 
 
 @frozen
@@ -119,6 +127,19 @@ class ModelRetried:
 
 
 @frozen
+class BudgetRefused:
+    """A model call was not made, since a budget is used up. *limit* and *spent* say their unit."""
+
+    run: RunInfo | None
+    at: float
+    step: str | None
+    model: str
+    budget: str
+    limit: str
+    spent: str
+
+
+@frozen
 class ThreadAbandoned:
     """A thread did not stop with its run; it may go on in the background. *count* such threads exist now."""
 
@@ -132,10 +153,11 @@ class ThreadAbandoned:
 class LoopRetired:
     """A background event loop was blocked, or a run on it ignored its cancellation.
 
+    *run* is the one whose code blocks it, or that does not end; None where no run of ours does.
     It is left alone, and later runs get a fresh one.
     """
 
-    run: RunInfo
+    run: RunInfo | None
     at: float
     backend: str
     step: str | None
@@ -177,6 +199,7 @@ Event = (
     | StepRetried
     | ModelCalled
     | ModelRetried
+    | BudgetRefused
     | ThreadAbandoned
     | LoopRetired
     | FailureUnfetched

@@ -11,8 +11,8 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ..context import RunRecord, describe, here
-from ..errors import FlowletError, ProviderError
-from ..events import ModelCalled, ModelRetried
+from ..errors import BudgetExceeded, FlowletError, ProviderError
+from ..events import BudgetRefused, ModelCalled, ModelRetried
 from ..messages import Completion, Request
 from ..metrics import UNKNOWN, CallRecord, TokenUsage
 from ..protocols import LLMProvider, ModelCall
@@ -69,7 +69,7 @@ class Attempts:
         if whole is not None:
             meters.append(whole)
         amount = at_most(request, partial(_price, self.target, request.model)) if meters else Amount()
-        self._hold = Hold(meters, amount)
+        self._hold = Hold(meters, amount, self._refused)
         return self._hold
 
     def middleware(self) -> tuple[Callable[..., Any], ...]:
@@ -86,8 +86,13 @@ class Attempts:
         )
         self._tell(event)
 
-    def _tell(self, event: ModelCalled | ModelRetried) -> None:
-        process.tell(event, process.settings.observers if self.run is None else self.run.observers)
+    def _refused(self, exc: BudgetExceeded) -> None:
+        model = self.call.request.model
+        facts = (self.step, model, exc.budget, exc.limit, exc.spent)
+        self._tell(BudgetRefused(self.call.run, time.time(), *facts))
+
+    def _tell(self, event: ModelCalled | ModelRetried | BudgetRefused) -> None:
+        process.tell(event, process.observers if self.run is None else self.run.observers)
 
     def answered(self, request: Request, completion: Completion, duration: float) -> Completion:
         """Book a good answer."""
@@ -103,7 +108,9 @@ class Attempts:
                 finish_reason=completion.finish_reason,
                 request_id=completion.request_id,
                 replayed=completion.replayed,
-            )
+            ),
+            request,
+            completion,
         )
         return completion
 
@@ -127,10 +134,11 @@ class Attempts:
                 ok=False,
                 error=describe(exc),
                 request_id=request_id,
-            )
+            ),
+            request,
         )
 
-    def _book(self, record: CallRecord) -> None:
+    def _book(self, record: CallRecord, request: Request, completion: Completion | None = None) -> None:
         run = self.run
         record = evolve(
             record,
@@ -145,7 +153,7 @@ class Attempts:
         if run is not None:
             run.book(record)
         process.of(Ledger).add(record)
-        self._tell(ModelCalled(self.call.run, record.at, record))
+        self._tell(ModelCalled(self.call.run, record.at, record, request, completion))
 
 
 def _sent(exc: BaseException) -> bool:

@@ -14,10 +14,11 @@ from ..protocols import RunCall
 from ..settings import process
 from ._bridge import Drive, in_body
 from ._crossing import SETTLE, grace_of, park
+from ._failures import refuse_unawaited
 from ._loops import Port, current_port
 from ._middleware import athrough, through, wrapping
 from ._runs import begin, cancel, close, conclude, end, expire, raise_end
-from ._steps import port_of, refuse_unawaited
+from ._runtimes import port_of
 from ._threads import Latch
 from ._watch import Watch
 

@@ -7,7 +7,8 @@ back. Between resumptions no greenlet is held. This is the only file that knows 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping
+from types import FrameType
 from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -33,6 +34,18 @@ class Body(greenlet):
 def in_body() -> bool:
     """Whether this code runs in an async body, so that :func:`suspend` works."""
     return type(getcurrent()) is Body
+
+
+def frames_below(frame: FrameType | None, package: str | None) -> Iterator[Mapping[str, Any]]:
+    """The local variables of those functions of *package* that *frame* was called by, also across bodies."""
+    while frame is not None:
+        if frame.f_globals.get("__package__") == package:
+            values = frame.f_locals
+            yield values
+            if frame.f_code is _resume.__code__:
+                frame = values["body"].caller.gr_frame
+                continue
+        frame = frame.f_back
 
 
 def suspend(awaitable: Awaitable[T]) -> T:

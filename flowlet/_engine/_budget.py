@@ -117,9 +117,15 @@ def _said(name: str, value: Any) -> str:
 class Hold:
     """The reservations of one call, from the innermost budget to the process's."""
 
-    def __init__(self, meters: Sequence[Meter], amount: Amount) -> None:
+    def __init__(
+        self,
+        meters: Sequence[Meter],
+        amount: Amount,
+        refused: Callable[[BudgetExceeded], object] = lambda exc: None,
+    ) -> None:
         self._meters = meters
         self._amount = amount
+        self._refused = refused
         self._held: list[Meter] = []
 
     def take(self, scope: Scope) -> None:
@@ -137,8 +143,8 @@ class Hold:
                     if scope.run_id:
                         scope.check()
                 self._held.append(meter)
-        except BaseException:
-            self.settle(Amount())
+        except BaseException as exc:
+            self._undo(exc)
             raise
 
     async def atake(self) -> None:
@@ -154,9 +160,14 @@ class Hold:
                     await waiter.wait()
                     waiter = current_port().waiter()
                 self._held.append(meter)
-        except BaseException:
-            self.settle(Amount())
+        except BaseException as exc:
+            self._undo(exc)
             raise
+
+    def _undo(self, exc: BaseException) -> None:
+        self.settle(Amount())
+        if isinstance(exc, BudgetExceeded):
+            self._refused(exc)
 
     def settle(self, spent: Amount) -> None:
         """Settle what was reserved, once."""

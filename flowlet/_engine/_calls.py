@@ -13,10 +13,12 @@ from ..specs import Spec, bare, is_async, spec_of
 from ._bodies import drive, inline
 from ._bridge import in_body, suspend
 from ._crossing import in_thread, on_loop
+from ._failures import ASYNC_CODE, no_bridge
 from ._launch import await_end, launch, launch_thread, outcome, wait
 from ._loops import current_port, in_ipython, running_loop
 from ._runs import expire, new_run
-from ._steps import ASYNC_CODE, moved_step, no_bridge, port_of
+from ._runtimes import port_of
+from ._steps import moved_step
 from ._watch import Watch
 
 Function = Callable[..., Any]

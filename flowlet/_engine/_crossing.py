@@ -21,6 +21,7 @@ from ..events import ThreadAbandoned
 from ..settings import process
 from ._bridge import Drive
 from ._loops import Port, current_port, library
+from ._runtimes import Runtimes
 from ._threads import Job, Latch, Threads
 
 SETTLE = 1.0
@@ -164,9 +165,13 @@ class LoopCall:
         Raises:
             RunStopped: the loop has ended.
         """
-        self.context = copy_context()
-        task = (done, args, kwargs)
-        if not self.port.call(lambda: self.port.spawn(self._run, task, self.context)):
+        self.context = context = copy_context()
+
+        def begin(port: Port) -> None:
+            self.port = port
+            port.spawn(self._run, (done, args, kwargs), context)
+
+        if not process.of(Runtimes).send(self.port, begin):
             raise RunStopped(self.scope.run_id, "its event loop has ended")
 
     async def _run(self, done: Callable[[], object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -230,3 +235,13 @@ def on_loop(
     finally:
         scope.leave()
     return call.outcome()
+
+
+def pause(scope: Scope, seconds: float) -> None:
+    """Wait in this thread, unless *scope* is stopped.
+
+    Raises:
+        RunStopped: it was.
+    """
+    park(Latch(), scope, seconds)
+    scope.check()

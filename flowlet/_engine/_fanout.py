@@ -20,8 +20,7 @@ from ._bridge import Drive, in_body, suspend
 from ._crossing import in_thread, on_loop, park, settle
 from ._handle import Run, record_of
 from ._loops import Port, current_port, in_ipython, is_cancellation, library, running_loop
-from ._runtimes import Runtimes
-from ._steps import port_of
+from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
 
 Function = Callable[..., Any]

@@ -19,8 +19,7 @@ from ._bodies import drive, inline
 from ._crossing import SETTLE, abandon, grace_of
 from ._loops import current_port, library
 from ._runs import cancel, end, expire
-from ._runtimes import Runtimes
-from ._steps import port_of
+from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
 from ._watch import Watch
 

@@ -68,6 +68,11 @@ class Port:
         self._scheduled = False
         self.greenlets: list[Any] = []
         self.closed = False
+        self.retired = False
+        self.beats = 0
+        """Grows while the loop listens."""
+        self._idle: Callable[[], object] | None = None
+        self._active = 0
 
     def call(self, fn: Callable[[], object]) -> bool:
         """Call *fn* in the loop soon; False when the loop is gone."""
@@ -85,6 +90,7 @@ class Port:
         self._scheduled = False
         calls = self._calls
         while calls:
+            self.beats += 1
             calls.popleft()()
 
     def waiter(self) -> Waiter:
@@ -94,6 +100,15 @@ class Port:
     def spawn(self, fn: Callable[..., Awaitable[None]], args: tuple[Any, ...], context: Context) -> None:
         """Start a task of the engine's own; *fn* must not raise. Only in the loop."""
         raise NotImplementedError
+
+    def when_idle(self, fn: Callable[[], object]) -> None:
+        """Call *fn* once no task of the engine's own is left. Only in the loop."""
+        self._idle = fn
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if self._idle is not None and not self._active:
+            self._idle()
 
 
 class _AsyncioWaiter:
@@ -131,8 +146,15 @@ class _AsyncioPort(Port):
 
     def spawn(self, fn: Callable[..., Any], args: tuple[Any, ...], context: Context) -> None:
         task = self.loop.create_task(fn(*args), context=context)
+        self._active += 1
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.beats += 1
+        self._active -= 1
+        self._tasks.discard(task)
+        self._check_idle()
 
 
 class _TrioWaiter:
@@ -175,7 +197,16 @@ class _TrioPort(Port):
         return _TrioWaiter(self)
 
     def spawn(self, fn: Callable[..., Awaitable[None]], args: tuple[Any, ...], context: Context) -> None:
-        self.lowlevel.spawn_system_task(fn, *args, context=context)
+        self.lowlevel.spawn_system_task(self._counted, fn, args, context=context)
+        self._active += 1
+
+    async def _counted(self, fn: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
+        try:
+            await fn(*args)
+        finally:
+            self.beats += 1
+            self._active -= 1
+            self._check_idle()
 
 
 class Ports:

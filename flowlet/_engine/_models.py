@@ -23,12 +23,11 @@ from ..protocols import LLMProvider, ModelCall
 from ..settings import process
 from ._attempts import Attempts, Target, shown
 from ._bridge import in_body, suspend
-from ._crossing import grace_of, in_thread, on_loop
+from ._crossing import grace_of, in_thread, on_loop, pause
 from ._loops import Port, current_port, in_ipython, running_loop
 from ._middleware import athrough, through
 from ._retry import aretry, retry
-from ._runtimes import Runtimes
-from ._steps import pause, port_of
+from ._runtimes import Runtimes, port_of
 from ._threads import here_busy
 
 OVERDUE = 0.5

@@ -20,9 +20,9 @@ from ..protocols import StepCall
 from ..settings import process
 from ..specs import RunOptions, bare, spec_of
 from ._budget import Meter
-from ._loops import is_cancellation, task_identity
+from ._loops import in_ipython, is_cancellation, task_identity
 from ._middleware import wrapping
-from ._steps import check_inputs
+from ._options import check_inputs
 
 Function = Callable[..., Any]
 
@@ -40,7 +40,8 @@ class Recent:
 
 
 def _origin() -> tuple[int, object]:
-    return threading.get_ident(), task_identity()
+    # each cell of a notebook is a task of its own, but one person's thread of work
+    return threading.get_ident(), None if in_ipython() else task_identity()
 
 
 def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame | None) -> RunRecord:

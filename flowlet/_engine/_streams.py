@@ -28,6 +28,7 @@ class _Sum:
         self._request = request
         self._started = time.perf_counter()
         self._completion = Completion("", model=request.model)
+        self._pieces: list[str] = []
         self._ended = False
 
     def add(self, delta: Delta) -> str:
@@ -37,13 +38,19 @@ class _Sum:
         self._completion = evolve(
             self._completion, **known, replayed=self._completion.replayed or delta.replayed
         )
+        self._pieces.append(delta.text)
         return delta.text
+
+    @property
+    def completion(self) -> Completion:
+        """The answer so far."""
+        return evolve(self._completion, text="".join(self._pieces))
 
     def book(self, exc: BaseException | None) -> None:
         """Book the call, once, well or badly ended; one that the caller left early is a good one."""
         duration = time.perf_counter() - self._started
         if exc is None or not isinstance(exc, Exception):
-            self._attempts.answered(self._request, self._completion, duration)
+            self._attempts.answered(self._request, self.completion, duration)
         else:
             self._attempts.failed(self._request, exc, duration, self._completion.usage)
 
@@ -54,7 +61,7 @@ class _Sum:
             Refused: the model declined.
             Truncated: the answer ended at the token limit.
         """
-        check_ending(self._completion)
+        check_ending(self.completion)
 
 
 _TOLD = ("usage", "finish_reason", "model", "request_id", "refusal")

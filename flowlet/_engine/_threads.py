@@ -12,12 +12,31 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from ..errors import FlowletError
 from ..settings import process
 
 IDLE_SECONDS = 10.0
+
+
+def started(target: Callable[[], object], name: str) -> threading.Thread:
+    """Start a daemon thread.
+
+    Raises:
+        FlowletError: the system refuses one.
+    """
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        message = (
+            f"the system refuses another thread ({exc}); this process has {threading.active_count()}: "
+            "lower max_threads, or max_concurrency of the fan-out, or raise the system's limit"
+        )
+        raise FlowletError(message) from exc
+    return thread
 
 
 class Job:
@@ -27,7 +46,9 @@ class Job:
     back by itself; the worker thread alone changes it.
     """
 
-    __slots__ = ("abandoned", "args", "busy", "call", "context", "done", "error", "finished", "result")
+    __slots__ = (
+        "abandoned", "args", "busy", "call", "context", "done", "error", "finished", "lent", "result"
+    )  # fmt: skip
 
     def __init__(
         self, context: Context, call: Callable[..., Any], args: tuple[Any, ...], done: Callable[[], object]
@@ -38,6 +59,7 @@ class Job:
         self.done = done
         self.busy = 0
         self.finished = False
+        self.lent = False
         self.abandoned = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -109,15 +131,11 @@ class Threads:
             return
         worker = _Worker(job)
         try:
-            threading.Thread(target=self._work, args=(worker,), name="flowlet worker", daemon=True).start()
-        except RuntimeError as exc:
+            started(partial(self._work, worker), "flowlet worker")
+        except BaseException:
             with self._lock:
                 self._runnable -= 1
-            message = (
-                f"the system refuses another thread ({exc}); {self._runnable} worker threads are running: "
-                "lower max_threads, or max_concurrency of the fan-out"
-            )
-            raise FlowletError(message) from exc
+            raise
 
     def _work(self, worker: _Worker) -> None:
         while True:
@@ -137,7 +155,7 @@ class Threads:
         with self._lock:
             if job.abandoned:
                 self.abandoned -= 1
-            elif self._waiting:
+            elif self._waiting and self._runnable <= self.limit:
                 return self._waiting.popleft()
             else:
                 self._runnable -= 1
@@ -152,15 +170,24 @@ class Threads:
         worker.wake.acquire()  # given a job in the last moment
         return False
 
-    def _give_place(self) -> None:
-        with self._lock:
-            self._runnable -= 1
-            if not self._waiting or self._runnable >= self.limit:
-                return
-            job = self._waiting.popleft()
-            self._runnable += 1
-            worker = self._idle.pop() if self._idle else None
-        self._assign(worker, job)
+    def _freed(self) -> tuple[_Worker | None, Job] | None:
+        """Give a place back, and tell who gets it; the lock is held."""
+        self._runnable -= 1
+        if not self._waiting or self._runnable >= self.limit:
+            return None
+        self._runnable += 1
+        return self._idle.pop() if self._idle else None, self._waiting.popleft()
+
+    def _begin(self, following: tuple[_Worker | None, Job] | None) -> None:
+        if following is None:
+            return
+        worker, job = following
+        try:
+            self._assign(worker, job)
+        except FlowletError as exc:  # its own caller waits elsewhere, and is to hear it
+            job.error = exc
+            job.finished = True
+            job.done()
 
     def abandon(self, job: Job) -> bool:
         """Give the place of *job* back and stop caring for it; False when it has just finished."""
@@ -172,7 +199,8 @@ class Threads:
                 return False
             job.abandoned = True
             self.abandoned += 1
-        self._give_place()
+            following = None if job.lent else self._freed()
+        self._begin(following)
         return True
 
     def lend(self) -> Job | None:
@@ -180,8 +208,10 @@ class Threads:
         job = _here.job
         if job is not None:
             job.busy += 1
-            if not job.abandoned:
-                self._give_place()
+            with self._lock:
+                job.lent = True
+                following = None if job.abandoned else self._freed()
+            self._begin(following)
         return job
 
     def reclaim(self, job: Job | None) -> None:
@@ -189,6 +219,7 @@ class Threads:
         if job is not None:
             job.busy -= 1
             with self._lock:
+                job.lent = False
                 if not job.abandoned:
                     self._runnable += 1
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Callable
+
+from ._threads import started
 
 
 class Timer:
@@ -33,17 +36,20 @@ class Watch:
         self._thread: threading.Thread | None = None
 
     def at(self, when: float, call: Callable[[], object]) -> Timer:
-        """Call *call* at *when* (``time.monotonic()``)."""
+        """Call *call* at *when* (``time.monotonic()``).
+
+        Raises:
+            FlowletError: the system refuses the clock its thread.
+        """
         timer = Timer(when, call)
         with self._changed:
             if len(self._timers) > 1000 and self._timers[-1][2].call is None:
                 self._timers = [entry for entry in self._timers if entry[2].call is not None]
                 heapq.heapify(self._timers)
-            heapq.heappush(self._timers, (when, next(self._serial), timer))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="flowlet watch", daemon=True)
-                self._thread.start()
-            elif self._timers[0][2] is timer:
+                self._thread = started(self._run, "flowlet watch")
+            heapq.heappush(self._timers, (when, next(self._serial), timer))
+            if self._timers[0][2] is timer:
                 self._changed.notify()
         return timer
 
@@ -54,7 +60,10 @@ class Watch:
     def _run(self) -> None:
         while True:
             call = self._next()
-            call()
+            try:
+                call()
+            except BaseException:  # noqa: BLE001 -- an observer's SystemExit must not stop the clock
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
             del call
 
     def _next(self) -> Callable[[], object]:

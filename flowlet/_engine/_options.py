@@ -1,0 +1,250 @@
+"""A call of a step with all that its options and the run's middleware ask for.
+
+In this order, from the outside: record, middleware, checks, attempts, a place, the time limit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import cache
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+import anyio
+
+from .._scope import Scope
+from ..context import Frame, ModelStepRecord, RunRecord, StepRecord, current, describe
+from ..errors import StepTimeout
+from ..events import StepFinished, StepRetried, StepStarted
+from ..protocols import StepCall
+from ..settings import process
+from ..specs import Spec
+from ._crossing import in_other_thread, pause
+from ._failures import failed
+from ._limits import Limiter, Limits
+from ._middleware import athrough, through, wrapping
+from ._retry import Policy, aretry, retry
+from ._runtimes import port_of
+
+Function = Callable[..., Any]
+
+
+def _opened(spec: Spec, frame: Frame, run: RunRecord) -> StepRecord:
+    model = spec.run.model
+    record = (
+        StepRecord(frame, run, spec.name) if model is None else ModelStepRecord(frame, run, spec.name, model)
+    )
+    record.scope = Scope(run.id, frame.scope)
+    if run.observers:
+        assert record.index is not None
+        run.emit(StepStarted(run.info, time.time(), spec.name, record.index, record.parent))
+    return record
+
+
+def _closed(record: StepRecord, run: RunRecord, frame: Frame) -> None:
+    current.set(frame)
+    record.scope.leave()
+    if run.observers:
+        assert record.index is not None
+        run.emit(
+            StepFinished(
+                run.info,
+                time.time(),
+                record.name,
+                record.index,
+                record.state,
+                record.ended - record.started,
+                record.attempts,
+                record.error,
+                record.parent,
+            )
+        )
+
+
+def _completed(record: StepRecord) -> None:
+    record.ended = perf_counter()
+    record.state = "completed"
+
+
+def _policy(spec: Spec, record: StepRecord, run: RunRecord) -> Policy:
+    def told(attempt: int, wait: float, exc: Exception) -> None:
+        if run.observers:
+            assert record.index is not None
+            reason = describe(exc)
+            run.emit(StepRetried(run.info, time.time(), record.name, record.index, attempt, wait, reason))
+
+    def again(exc: Exception) -> bool:
+        retryable = getattr(exc, "retryable", True)
+        return bool(retryable) and isinstance(exc, spec.step.retry_on) and record.scope.reason is None
+
+    return Policy(spec.step.attempts, again, told)
+
+
+def in_full(
+    spec: Spec, fn: Function, frame: Frame, run: RunRecord, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    record = _opened(spec, frame, run)
+    current.set(record)
+
+    def last(call: StepCall) -> Any:
+        return _attempts(spec, fn, record, run, call.args, dict(call.kwargs))
+
+    try:
+        wraps = wrapping(run.middleware, StepCall)
+        call = StepCall(spec.name, args, kwargs, run.info)
+        result = through(wraps, call, last, record, lambda: port_of(run))
+        _completed(record)
+    except BaseException as exc:
+        failed(record, run, exc)
+        raise
+    finally:
+        _closed(record, run, frame)
+    return result
+
+
+def _attempts(
+    spec: Spec,
+    fn: Function,
+    record: StepRecord,
+    run: RunRecord,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if spec.step.check:
+        check_inputs(fn, args, kwargs)
+    limiter = None if spec.step.max_concurrency is None else _limiter(fn, spec.step.max_concurrency)
+
+    def attempt(number: int) -> Any:
+        record.attempts = number
+        if limiter is None:
+            return _one(spec, fn, record, args, kwargs)
+        limiter.acquire(record.scope)
+        try:
+            return _one(spec, fn, record, args, kwargs)
+        finally:
+            limiter.release()
+
+    if spec.step.attempts == 1:
+        result = attempt(1)
+    else:
+        result = retry(_policy(spec, record, run), attempt, lambda seconds: pause(record.scope, seconds))
+    if spec.step.check:
+        check_result(fn, result)
+    return result
+
+
+def _one(spec: Spec, fn: Function, record: StepRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    timeout = spec.step.timeout
+    if timeout is None:
+        return fn(*args, **kwargs)
+    part = record.below(record.scope)
+    job = in_other_thread(part, fn, args, kwargs, timeout)
+    if not job.finished:
+        raise StepTimeout(record.name, timeout)
+    return job.outcome()
+
+
+async def ain_full(
+    spec: Spec,
+    fn: Callable[..., Coroutine[Any, Any, Any]],
+    frame: Frame,
+    run: RunRecord,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Await a call of a step with all that its options and the run's middleware ask for."""
+    record = _opened(spec, frame, run)
+    current.set(record)
+
+    async def last(call: StepCall) -> Any:
+        return await _aattempts(spec, fn, record, run, call.args, dict(call.kwargs))
+
+    try:
+        wraps = wrapping(run.middleware, StepCall)
+        result = await athrough(wraps, StepCall(spec.name, args, kwargs, run.info), last, record)
+        _completed(record)
+    except BaseException as exc:
+        failed(record, run, exc)
+        raise
+    finally:
+        _closed(record, run, frame)
+    return result
+
+
+async def _aattempts(
+    spec: Spec,
+    fn: Callable[..., Awaitable[Any]],
+    record: StepRecord,
+    run: RunRecord,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    original = getattr(fn, "__wrapped__", fn)
+    if spec.step.check:
+        check_inputs(original, args, kwargs)
+    limiter = None if spec.step.max_concurrency is None else _limiter(original, spec.step.max_concurrency)
+
+    async def attempt(number: int) -> Any:
+        record.attempts = number
+        if limiter is None:
+            return await _aone(spec, fn, record, args, kwargs)
+        await limiter.aacquire()
+        try:
+            return await _aone(spec, fn, record, args, kwargs)
+        finally:
+            limiter.release()
+
+    if spec.step.attempts == 1:
+        result = await attempt(1)
+    else:
+        result = await aretry(_policy(spec, record, run), attempt, anyio.sleep)
+    if spec.step.check:
+        check_result(original, result)
+    return result
+
+
+async def _aone(
+    spec: Spec,
+    fn: Callable[..., Awaitable[Any]],
+    record: StepRecord,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    timeout = spec.step.timeout
+    if timeout is None:
+        return await fn(*args, **kwargs)
+    outer = record.scope
+    record.scope = Scope(outer.run_id, outer, time.monotonic() + timeout)
+    try:
+        with anyio.move_on_after(timeout) as limit:
+            return await fn(*args, **kwargs)
+        if limit.cancelled_caught:
+            record.scope.stop("timeout")
+        raise StepTimeout(record.name, timeout)
+    finally:
+        record.scope.leave()
+        record.scope = outer
+
+
+def check_inputs(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Check arguments against the hints of *fn*."""
+    _signatures().check_inputs(fn, args, kwargs)
+
+
+def check_result(fn: Function, result: object) -> None:
+    """Check a result against the hint of *fn*."""
+    _signatures().check_result(fn, result)
+
+
+@cache
+def _signatures() -> ModuleType:
+    """What reads hints, imported when first needed."""
+    from .. import _signature
+
+    return _signature
+
+
+def _limiter(fn: Function, places: int) -> Limiter:
+    return process.of(Limits).of(fn, places)
