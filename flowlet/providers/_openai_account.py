@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 
 from ..errors import ConfigError
+from ..settings import process
 
 __all__ = ["Account"]
 
@@ -38,8 +39,11 @@ class Account:
         Raises:
             ConfigError: the key is missing at OpenAI's own address, or something can't be sent as it is.
         """
+        key = key or os.environ.get("OPENAI_API_KEY")
+        if key:
+            process.redactor.register(key)
         return _account(
-            key or os.environ.get("OPENAI_API_KEY"),
+            key,
             base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI,
             organization or os.environ.get("OPENAI_ORG_ID"),
             project or os.environ.get("OPENAI_PROJECT_ID"),
