@@ -2,54 +2,34 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, cast
 
-from attrs import evolve, fields, frozen
+from attrs import evolve
 
+from ._catalogue import SECTION, Budgets, LogSettings, OpenAISettings, Settings
+from ._sections import leaves, make, merged
 from ._suggest import nearest
 from .errors import ConfigError
 from .events import Event, PluginFailed
+from .messages import Parameters
+from .pricing import Price
 from .protocols import LLMProvider, Middleware, Observer
 from .specs import Backend
 
 if TYPE_CHECKING:
+    from ._source import Fault
     from .redaction import Redactor
 
-__all__ = ["Settings", "configure"]
+__all__ = ["SECTION", "Budgets", "LogSettings", "OpenAISettings", "Settings", "check", "configure", "process"]
 
 T = TypeVar("T")
-
-
-@frozen
-class Settings:
-    """The settings of a process.
-
-    Attributes:
-        model: what ``LLM()`` leaves open, as ``provider:name``; ``offline`` holds for pinned models too.
-        backend: the event loop of background runs.
-        grace: seconds that model calls in flight may take to finish when their run is cancelled.
-        max_threads: how many worker threads may be runnable at once.
-        attempts: how often a model call is tried, the first time included.
-        call_timeout: seconds that one attempt of a model call may take, body included.
-        reasks: how often a model is told the faults of its typed answer and asked again.
-        observers: called with every event.
-        middleware: wraps the steps, model calls and runs of every run, the first one outermost.
-        providers: providers by name, beside the built-in ones.
-    """
-
-    model: str = "openai:gpt-5-mini"
-    backend: Backend = "asyncio"
-    grace: float = 30.0
-    max_threads: int = 64
-    attempts: int = 3
-    call_timeout: float = 600.0
-    reasks: int = 1
-    observers: tuple[Observer, ...] = ()
-    middleware: tuple[Middleware, ...] = ()
-    providers: Mapping[str, LLMProvider] = {}
 
 
 class Changes(TypedDict, total=False):
@@ -62,86 +42,30 @@ class Changes(TypedDict, total=False):
     attempts: int
     call_timeout: float
     reasks: int
+    models: Mapping[str, Parameters]
+    prices: Mapping[str, Price]
+    budget: Budgets
+    log: LogSettings
+    openai: OpenAISettings
     observers: Iterable[Observer]
     middleware: Iterable[Middleware]
     providers: Mapping[str, LLMProvider]
 
 
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+class LogObserver(Protocol):
+    """An observer that people read."""
 
+    def __call__(self, event: Event, /) -> None:
+        """Log *event*, if it matters enough."""
+        ...
 
-def _not_negative(value: object) -> bool:
-    return value == 0 or _positive(value)
+    def says(self, event: Event, /) -> bool:
+        """Whether *event* is one that it logs."""
+        ...
 
-
-def _count(value: object) -> bool:
-    return _positive(value) and isinstance(value, int)
-
-
-_EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "model": (
-        lambda v: isinstance(v, str) and v.strip() != "",
-        'text such as "openai:gpt-5-mini" or "offline"',
-    ),
-    "backend": (lambda v: v in ("asyncio", "trio"), '"asyncio" or "trio"'),
-    "grace": (_not_negative, "a number of seconds, 0 or more"),
-    "max_threads": (_count, "a whole number of at least 1"),
-    "attempts": (_count, "a whole number of at least 1"),
-    "call_timeout": (_positive, "a positive number of seconds"),
-    "reasks": (lambda v: v == 0 or _count(v), "a whole number, 0 or more"),
-    "observers": (lambda v: all(map(callable, v)), "a sequence of functions"),
-    "middleware": (lambda v: all(map(callable, v)), "a sequence of functions"),
-    "providers": (lambda v: isinstance(v, Mapping), "a mapping of names to providers"),
-}
-
-_FROM_ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], object]]] = {
-    "FLOWLET_MODEL": ("model", str),
-    "FLOWLET_BACKEND": ("backend", str),
-    "FLOWLET_GRACE": ("grace", float),
-    "FLOWLET_MAX_THREADS": ("max_threads", int),
-    "FLOWLET_ATTEMPTS": ("attempts", int),
-    "FLOWLET_CALL_TIMEOUT": ("call_timeout", float),
-    "FLOWLET_REASKS": ("reasks", int),
-}
-
-
-def from_environment(environment: Mapping[str, str]) -> Settings:
-    """Read the settings that *environment* gives.
-
-    Raises:
-        ConfigError: naming every variable whose value can't be used.
-    """
-    values: dict[str, object] = {}
-    faults: list[str] = []
-    for variable, (name, convert) in _FROM_ENVIRONMENT.items():
-        text = environment.get(variable, "")
-        if not text:
-            continue
-        try:
-            values[name] = convert(text)
-        except ValueError:
-            values[name] = text
-        if not _EXPECTED[name][0](values[name]):
-            faults.append(f"{variable}={text!r} is not {_EXPECTED[name][1]}")
-    if faults:
-        raise ConfigError("the environment can't be used:", tuple(faults))
-    return evolve(Settings(), **cast("dict[str, Any]", values))
-
-
-def _checked(changes: Mapping[str, object]) -> Mapping[str, object]:
-    names = [a.name for a in fields(Settings)]
-    faults: list[str] = []
-    for name, value in changes.items():
-        if name not in names:
-            hint = nearest(name, names)
-            faults.append(f"{name}: no such setting" + (f"; did you mean {hint}?" if hint else ""))
-        elif not _EXPECTED[name][0](value):
-            faults.append(f"{name}={value!r} is not {_EXPECTED[name][1]}")
-    if faults:
-        raise ConfigError("configure():", tuple(faults))
-    tuples = ("observers", "middleware")
-    return {n: tuple(cast("Sequence[object]", v)) if n in tuples else v for n, v in changes.items()}
+    def close(self) -> object:
+        """Close what it writes to."""
+        ...
 
 
 class Process:
@@ -151,17 +75,26 @@ class Process:
     class. Whoever changes this holds ``lock``.
     """
 
+    logs: tuple[LogObserver, ...] = ()
+    follow_log: Callable[[LogSettings], object] | None = None
+    """Opens the log that the settings ask for; the layers above set it."""
+
+    diagnostics: tuple[Observer, ...] = ()
+    """Who says what nobody may miss, where no log does; the layers above set it."""
+
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Forget everything, as in a fresh process."""
+        self.close_logs()
         self.lock = threading.RLock()
         self._redactor: Redactor | None = None
         self._settings: Settings | None = None
         self._services: dict[type, Any] = {}
         self._failed_observers: set[int] = set()
-        self.notices: Sequence[Observer] = ()
+        self.notices: Sequence[Observer] = self.diagnostics
+        self._followed: LogSettings | None = None
 
     def after_fork(self) -> None:
         """Keep settings and secrets, and rebuild what threads and loops of the parent stood behind."""
@@ -172,29 +105,55 @@ class Process:
 
     @property
     def redactor(self) -> Redactor:
-        """The secrets that must not be shown."""
+        """The secrets that must not be shown: keys in the environment, and those that providers are given."""
         if self._redactor is None:
             from .redaction import Redactor
 
             with self.lock:
-                self._redactor = self._redactor or Redactor()
+                if self._redactor is None:
+                    redactor = Redactor()
+                    for name, value in os.environ.items():
+                        if name.endswith("_API_KEY"):
+                            redactor.register(value)
+                    self._redactor = redactor
         return self._redactor
 
     @property
     def settings(self) -> Settings:
-        """The settings now; the environment is read when they are first asked for."""
+        """The settings now; file and environment are read when they are first asked for."""
         return self._settings or self._first_settings()
 
     def _first_settings(self) -> Settings:
         with self.lock:
             if self._settings is None:
-                self._settings = from_environment(os.environ)
+                found: Settings = make(merged(*_sources(_file())), SECTION)
+                self._settings = found
             return self._settings
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Who hears of all events now: the observers in the settings, and the logs.
+
+        Raises:
+            ConfigError: the log that the settings ask for can't be written.
+        """
+        settings = self.settings
+        if settings.log is not self._followed and self.follow_log is not None:
+            with self.lock:
+                self.follow_log(settings.log)
+                self._followed = settings.log
+        return settings.observers + self.logs
+
+    def close_logs(self) -> None:
+        """End all logs."""
+        logs, self.logs = self.logs, ()
+        for log in logs:
+            log.close()
 
     def change(self, changes: Mapping[str, object]) -> None:
         """Replace the settings named in *changes*."""
         with self.lock:
-            self._settings = evolve(self.settings, **cast("dict[str, Any]", _checked(changes)))
+            self._settings = evolve(self.settings, **_checked(changes))
 
     def of(self, service: type[T]) -> T:
         """The one instance of *service* in this process."""
@@ -222,27 +181,135 @@ class Process:
         if id(observer) not in self._failed_observers:
             self._failed_observers.add(id(observer))
             name = getattr(observer, "__qualname__", type(observer).__qualname__)
-            self.notice(PluginFailed(None, 0.0, f"observer {name}", f"{type(exc).__name__}: {exc}"))
+            self.notice(PluginFailed(None, time.time(), f"observer {name}", f"{type(exc).__name__}: {exc}"))
 
     def notice(self, event: Event) -> None:
-        """Tell what nobody may miss: to the observers in the settings and to the diagnostics."""
-        for observer in (*self.settings.observers, *self.notices):
-            try:
-                observer(event)
-            except Exception:  # noqa: BLE001, S112 -- telling of a failure must not fail itself
-                continue
+        """Tell what nobody may miss: to all observers, and to the diagnostics if no log has said it."""
+        for observer in self.settings.observers:
+            self._try(observer, event)
+        said = [self._try(log, event) and log.says(event) for log in self.logs]
+        for observer in () if any(said) else self.notices:
+            self._try(observer, event)
+
+    def _try(self, observer: Observer, event: Event) -> bool:
+        try:
+            observer(event)
+        except Exception:  # noqa: BLE001 -- telling of a failure must not fail itself
+            return False
+        return True
 
 
 process = Process()
 os.register_at_fork(after_in_child=process.after_fork)
+atexit.register(process.close_logs)  # first in, last out: what is told at exit is logged
 
 
 def configure(**changes: Unpack[Changes]) -> None:
     """Change settings of this process: ``configure(model="openai:gpt-5-mini", grace=5)``.
 
-    What is not named stays as it is; runs that go on keep what they began with.
+    What is not named stays as it is; runs that go on keep what they began with. A setting that is a group
+    (``log=LogSettings(...)``) is replaced as a whole.
 
     Raises:
-        ConfigError: naming every setting that does not exist or can't have its value.
+        ConfigError: naming every setting that does not exist or can't have its value, or all that is
+            wrong in ``flowlet.yaml`` and the environment.
     """
     process.change(changes)
+
+
+def check(path: str | PathLike[str] | None = None) -> tuple[str, ...]:
+    """Check the settings in the file and in the environment; tell each that is set, and by what.
+
+    *path* is the file, in place of ``FLOWLET_CONFIG`` and ``flowlet.yaml``. Nothing is changed.
+
+    Raises:
+        ConfigError: naming everything that is wrong, with its place.
+    """
+    return tuple(_redacted(f"{name} = {value} ({source})") for name, value, source in sources(path))
+
+
+def sources(path: str | PathLike[str] | None = None) -> tuple[tuple[str, object, str], ...]:
+    """Check as :func:`check` does, and tell each value that is set: its name, the value, and what set it.
+
+    Raises:
+        ConfigError: naming everything that is wrong, with its place.
+    """
+    file = _file() if path is None else Path(path)
+    in_file, in_environment = map(_flat, _sources(file))
+    variables = {leaf.name: str(leaf.variable) for leaf in leaves(SECTION)}
+    return tuple(
+        (name, value, variables[name] if name in in_environment else str(file or "flowlet.yaml"))
+        for name, value in {**in_file, **in_environment}.items()
+    )
+
+
+def _flat(data: Mapping[str, Any], path: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in data.items():
+        inner = cast("dict[str, Any]", value)
+        found |= _flat(inner, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+    return found
+
+
+def _file() -> Path | None:
+    """The file that the environment names; None leaves it to the working directory."""
+    named = os.environ.get("FLOWLET_CONFIG", "").strip()
+    return Path(named).expanduser() if named else None
+
+
+def _sources(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What file and environment say.
+
+    Raises:
+        ConfigError: naming everything that is wrong in either.
+    """
+    if file is None and _nothing_said():
+        return {}, {}
+    from ._settings_sources import from_environment, from_file
+
+    faults: list[Fault] = []
+    found = (
+        from_file(file, SECTION, _redacted, faults),
+        from_environment(os.environ, SECTION, faults),
+    )
+    _refuse("the settings can't be used:", faults)
+    return found
+
+
+def _nothing_said() -> bool:
+    """Whether all defaults hold, so that no reader of anything is even imported."""
+    variables = {leaf.variable for leaf in leaves(SECTION)}
+    said = any(name.startswith("FLOWLET_") or name in variables for name in os.environ)
+    return not said and not any(map(os.path.lexists, ("flowlet.yaml", "flowlet.yml")))
+
+
+def _checked(changes: Mapping[str, object]) -> dict[str, Any]:
+    from ._placed import check as check_value
+    from ._source import Fault
+
+    faults: list[Fault] = []
+    found = dict(changes)
+    for name, value in changes.items():
+        if name not in SECTION.fields:
+            hint = nearest(name, SECTION.fields)
+            faults.append(Fault(name, "no such setting" + (f"; did you mean {hint}?" if hint else "")))
+            continue
+        if name in ("observers", "middleware") and isinstance(value, Iterable):
+            found[name] = tuple(cast("Iterable[object]", value))
+        check_value(name, found[name], SECTION.fields[name], faults)
+    _refuse("configure():", faults)
+    return found
+
+
+def _refuse(message: str, faults: list[Fault]) -> None:
+    from ._source import render
+
+    if faults:
+        told = (_redacted(text).replace("\n", "\n  ") for text in render(faults))
+        raise ConfigError(message, tuple(told))
+
+
+def _redacted(text: str) -> str:
+    from ._source import masked
+
+    return process.redactor.redact(masked(text))

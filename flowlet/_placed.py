@@ -1,0 +1,177 @@
+"""Reads values of sections: out of YAML, out of variables, and as Python gives them; each fault has its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+from attrs import NOTHING, evolve, fields, fields_dict
+
+from ._data.faults import shown
+from ._sections import Leaf, Rule, Section, Table, is_code, leaves
+from ._source import Fault, Place, is_secret, is_secret_name
+from ._suggest import nearest
+from ._yaml import Node, value_of
+
+__all__ = ["check", "read", "read_text", "without_secrets"]
+
+
+def without_secrets(node: Node, redact: Callable[[str], str], faults: list[Fault]) -> Node:
+    """*node* without what must not be in a file, which is told in *faults*.
+
+    *redact* takes out the secrets that the process knows.
+    """
+    data = node.data
+    if isinstance(data, dict):
+        kept: dict[str, Node] = {}
+        for key, value in data.items():
+            texts = (key, value.text or "", *_texts(value.data))
+            if is_secret_name(key) or any(is_secret(text) or redact(text) != text for text in texts):
+                faults.append(Fault(node.keys[key], _belongs(key if is_secret_name(key) else "")))
+            else:
+                kept[key] = without_secrets(value, redact, faults)
+        return evolve(node, data=kept)
+    return node
+
+
+def _texts(data: object) -> Iterator[str]:
+    """The texts in a list, at any depth; no setting is one, but a secret may hide in it."""
+    for node in cast("tuple[Node, ...]", data) if isinstance(data, tuple) else ():
+        yield node.text or ""
+        yield from node.keys
+        inner = node.data
+        yield from _texts(tuple(inner.values()) if isinstance(inner, dict) else inner)
+
+
+def _belongs(name: str) -> str:
+    plain = name.upper().replace("-", "_")
+    own = plain not in ("", "KEY", "API_KEY", "APIKEY", "TOKEN", "PASSWORD", "SECRET", "SECRET_KEY")
+    variable = plain if own and plain.isidentifier() and not is_secret(name) else "OPENAI_API_KEY"
+    return (
+        f"found a secret, expected none in a file; set {variable} in the environment and remove it here "
+        "(if others could read the file, replace the secret)"
+    )
+
+
+def read(node: Node, section: Section, faults: list[Fault]) -> dict[str, Any]:
+    """Read *node* as nested data of *section*, without what is wrong, which goes to *faults*."""
+    return _Reading(section, faults).section(node, section, ())
+
+
+class _Reading:
+    """Reads nodes; knows the whole tree, to tell where a misplaced name belongs."""
+
+    def __init__(self, root: Section, faults: list[Fault]) -> None:
+        self.root = root
+        self.faults = faults
+
+    def section(self, node: Node, section: Section, path: tuple[str, ...]) -> dict[str, Any]:
+        """The values of a section."""
+        found: dict[str, Any] = {}
+        for name, value in self.entries(node, path):
+            kind = section.fields.get(name)
+            if kind is None or is_code(kind):
+                self.faults.append(Fault(node.keys[name], self.unknown(name, section, path)))
+            else:
+                place = node.keys[name] if value.text == "" else value.place  # nothing has no good place
+                self.value(value, kind, (*path, name), place, found)
+        self.lacks(node, section, path)
+        return found
+
+    def lacks(self, node: Node, section: Section, path: tuple[str, ...]) -> None:
+        """Note what has no default and is not there."""
+        missing = [a.name for a in fields(section.cls) if a.default is NOTHING and a.name not in node.keys]
+        if missing:
+            self.faults.append(Fault(node.place, f"{'.'.join(path)}: expected {' and '.join(missing)} too"))
+
+    def value(
+        self,
+        node: Node,
+        kind: Rule | Section | Table,
+        path: tuple[str, ...],
+        place: Place,
+        into: dict[str, Any],
+    ) -> None:
+        """One value, of whatever *kind*."""
+        data = node.data
+        if isinstance(kind, Section):
+            into[path[-1]] = self.section(node, kind, path)
+        elif isinstance(kind, Table):
+            into[path[-1]] = self.table(node, kind, path)
+        elif kind.accepts(data):
+            into[path[-1]] = data
+        else:
+            found = "a list" if isinstance(data, tuple) else "a group" if isinstance(data, dict) else None
+            message = f"expected {kind.expected}, found {found}" if found else kind.misfit(data)
+            self.faults.append(Fault(place, f"{'.'.join(path)}: {message}"))
+
+    def table(self, node: Node, table: Table, path: tuple[str, ...]) -> dict[str, Any]:
+        """The sections of a table by their names."""
+        found: dict[str, Any] = {}
+        for name, value in self.entries(node, path):
+            if table.key.accepts(name):
+                found[name] = self.section(value, table.item, (*path, name))
+            else:
+                self.faults.append(Fault(node.keys[name], table.key.misfit(name)))
+        return found
+
+    def entries(self, node: Node, path: tuple[str, ...]) -> Iterator[tuple[str, Node]]:
+        """The names and values in *node*; nothing stands for none."""
+        if isinstance(node.data, dict):
+            yield from node.data.items()
+        elif node.data is not None:
+            where, indented = (f"{'.'.join(path)}: ", ", indented below the name") if path else ("", "")
+            found = "a list" if isinstance(node.data, tuple) else shown(node.data)
+            message = f'{where}expected lines of "name: value"{indented}; found {found}'
+            self.faults.append(Fault(node.place, message))
+
+    def unknown(self, name: str, section: Section, path: tuple[str, ...]) -> str:
+        """What to say of a name that is no setting here."""
+        if name in section.fields:
+            return f"{name} can't be set in a file; pass it to configure({name}=...)"
+        where = f" in {'.'.join(path)}" if path else ""
+        near = nearest(name, section.in_files)
+        others = [leaf.name for leaf in leaves(self.root) if leaf.path[-1] == name]
+        if near is None and others:
+            return f"{name} is no setting{where}; it belongs in {_place_of(others)}"
+        hint = f"; did you mean {near}?" if near else f"; expected one of: {', '.join(section.in_files)}"
+        return f"{name} is no setting{where}{hint}"
+
+
+def _place_of(names: list[str]) -> str:
+    parents = [name.rpartition(".")[0].replace(".*", ", under the name of a model") for name in names]
+    return " or ".join(parent or "the first column" for parent in parents)
+
+
+def read_text(leaf: Leaf, text: str, faults: list[Fault]) -> dict[str, Any]:
+    """Read the *text* of an environment variable as nested data; what is wrong goes to *faults*."""
+    value: Any = text.strip() if leaf.rule.is_text else value_of(text.strip())
+    if not leaf.rule.accepts(value):
+        faults.append(Fault(str(leaf.variable), leaf.rule.misfit(text if value is None else value)))
+        return {}
+    for name in reversed(leaf.path):
+        value = {name: value}
+    return cast("dict[str, Any]", value)
+
+
+def check(name: str, value: object, kind: Rule | Section | Table, faults: list[Fault]) -> None:
+    """Check a Python value, such as ``configure`` takes; what is wrong goes to *faults*."""
+    if isinstance(kind, Rule):
+        if not kind.accepts(value):
+            faults.append(Fault(name, kind.misfit(value)))
+    elif isinstance(kind, Section):
+        if not isinstance(value, kind.cls):
+            faults.append(Fault(name, f"expected {kind.cls.__name__}(...), found {shown(value)}"))
+            return
+        for inner, rule in kind.fields.items():
+            found = getattr(value, inner)
+            if found is not None or fields_dict(kind.cls)[inner].default is not None:
+                check(f"{name}.{inner}", found, rule, faults)
+    elif not isinstance(value, Mapping):
+        expected = f"a mapping of {kind.key.expected} to {kind.item.cls.__name__}(...)"
+        faults.append(Fault(name, f"expected {expected}, found {shown(value)}"))
+    else:
+        for key, item in cast("Mapping[object, object]", value).items():
+            if not kind.key.accepts(key):
+                faults.append(Fault(f"{name}[{shown(key)}]", kind.key.misfit(key)))
+            check(f"{name}[{shown(key)}]", item, kind.item, faults)
