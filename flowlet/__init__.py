@@ -6,11 +6,13 @@ Mark functions with ``@step``, compose them with ``@workflow``, run them with ``
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .concurrency import agather, apmap, gather, pmap
+    from .display import live, report
     from .errors import (
         BridgeError,
         BudgetExceeded,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from .llm import LLM, AsyncLLM, register_provider
     from .messages import Completion, Message
     from .metrics import CallRecord, ExecutionMetrics, StepMetrics, TokenUsage, Usage
+    from .observers.logs import log_to
     from .prompts import chain, prompt
     from .protocols import ModelCall, RunCall, StepCall
     from .settings import Settings, configure
@@ -85,9 +88,12 @@ __all__ = [
     "is_step",
     "is_workflow",
     "last_run",
+    "live",
+    "log_to",
     "pmap",
     "prompt",
     "register_provider",
+    "report",
     "run",
     "runs",
     "start",
@@ -99,9 +105,11 @@ __all__ = [
 
 _HOMES = {
     "concurrency": "agather apmap gather pmap",
+    "display": "live report",
     "errors": "BridgeError BudgetExceeded ConfigError DefinitionError Failure FlowletError InputError OutputError PluginError ProviderError Refused ResultNotReady RunCancelled RunStopped StepTimeout Truncated WorkflowTimeout failure_of",
     "llm": "LLM AsyncLLM register_provider",
     "messages": "Completion Message",
+    "observers.logs": "log_to",
     "prompts": "chain prompt",
     "protocols": "ModelCall RunCall StepCall",
     "settings": "Settings configure",
@@ -126,3 +134,14 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _show_in_ipython() -> None:
+    """Let runs and workflows show themselves in IPython, when it is where we are imported."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is not None:
+        import_module(".display._notebook", __name__).register(shell)
+
+
+_show_in_ipython()

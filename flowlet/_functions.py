@@ -14,9 +14,14 @@ from ._engine._calls import async_workflow, sync_workflow
 from ._engine._steps import async_step, sync_step
 from ._suggest import nearest
 from .errors import DefinitionError
+from .observers import diagnose, follow
+from .settings import process
 from .specs import SPEC_ATTRIBUTE, RunOptions, Spec, StepOptions, checked_options, spec_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+process.follow_log = follow  # the engine and the settings know no observer
+process.diagnostics = process.notices = (diagnose,)
 
 
 def decorated(kind: Literal["step", "workflow"], fn: F, options: Mapping[str, Any]) -> F:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from types import CoroutineType
 from typing import Any, TypeVar, overload
 
 from ._engine import _fanout
+from ._engine._failures import check_callable
 from ._engine._handle import Run
 from .errors import DefinitionError
 
@@ -38,6 +40,7 @@ def pmap(
     Raises:
         BridgeError: an event loop runs in this thread; write ``await apmap(...)``.
     """
+    check_callable("pmap", fn)
     return _fanout.map_in_threads(fn, items, _checked(max_concurrency))
 
 
@@ -54,11 +57,12 @@ async def apmap(
 
     The first failure cancels the others and is raised as it is. A sync *fn* runs on worker threads.
     """
+    check_callable("apmap", fn)
     return await _fanout.map_in_tasks(fn, items, _checked(max_concurrency))
 
 
 def _checked(max_concurrency: int) -> int:
-    if max_concurrency < 1:
+    if type(max_concurrency) is not int or max_concurrency < 1:
         raise DefinitionError(f"max_concurrency={max_concurrency!r} is not a whole number of at least 1")
     return max_concurrency
 
@@ -80,8 +84,21 @@ def gather(*handles: Run[Any]) -> tuple[Any, ...]:
 
     Raises:
         BridgeError: an event loop runs in this thread; write ``await agather(...)``.
+        DefinitionError: what is given is no handle.
     """
-    return tuple(_fanout.wait_all(handles))
+    return tuple(_fanout.wait_all([_handle(given) for given in handles]))
+
+
+def _handle(given: object) -> Run[Any]:
+    if isinstance(given, Run):
+        return given  # pyright: ignore[reportUnknownVariableType] -- of whatever it gives
+    found = f"{type(given).__name__} {given!r}"
+    if isinstance(given, CoroutineType):
+        given.close()
+    raise DefinitionError(
+        f"gather() takes the handles that start() returns, not {found}.\n"
+        "    write:  gather(start(fn, x), start(fn, y))  or  await agather(fn(x), fn(y))"
+    )
 
 
 @overload

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from ._scope import Scope, guard
-from .events import Event, RunInfo
+from .events import Event, RunFinished, RunInfo, StepFinished
 from .metrics import CallRecord, ExecutionMetrics, RunState, StepMetrics, StepState, Usage
 from .settings import process
 from .specs import RunOptions
@@ -89,12 +89,12 @@ class StepRecord(Frame):
         self.attempts = 1
         self.error: str | None = None
         self.ended = 0.0
+        self.started = time.perf_counter()
         steps = run.steps
         self.index = len(steps)
-        steps.append(self)
+        steps.append(self)  # from here on, other threads read it
         if steps[self.index] is not self:  # another thread was quicker: rare, and cheaper than a lock
             self.index = steps.index(self)
-        self.started = time.perf_counter()
 
 
 class ModelStepRecord(StepRecord):
@@ -223,11 +223,35 @@ class RunRecord:
                 self.children = []
             self.children.append(child)
 
+    def wait_for(self, child: RunRecord) -> None:
+        """Add a child run that must end before this one."""
+        with guard:
+            if self.open_children is None:
+                self.open_children = set()
+            self.open_children.add(child)
+
     def cancel_task(self) -> None:
         """Cancel the task that executes the body, from any thread."""
         limit = self.limit
         if limit is not None:
             self.port.call(limit.cancel)
+
+    def tell_finished(self, step: StepRecord) -> None:
+        """Tell the observers of this run that *step* ended."""
+        assert step.index is not None
+        self.emit(
+            StepFinished(
+                self.info,
+                time.time(),
+                step.name,
+                step.index,
+                step.state,
+                step.ended - step.started,
+                step.attempts,
+                step.error,
+                step.parent,
+            )
+        )
 
     def begin(self) -> None:
         """Leave ``pending`` for ``running``, unless the run is over already."""
@@ -245,6 +269,9 @@ class RunRecord:
             self.ended = time.perf_counter()
             self.state = state
             callbacks, self._callbacks = self._callbacks, None
+        if self.observers:  # before anybody who waits goes on
+            text = None if error is None else describe(error)
+            self.emit(RunFinished(self.info, time.time(), state, self.duration(), text))
         for callback in callbacks or ():
             callback()
         return True
@@ -338,4 +365,7 @@ current: ContextVar[Frame | None] = ContextVar("flowlet_frame", default=None)
 
 def here() -> Frame:
     """The frame of this place; outside a run one that belongs to none."""
-    return current.get() or Frame(None, Scope(OUTSIDE))
+    frame = current.get()
+    if frame is None or (frame.scope.reason is not None and frame.outside):
+        return Frame(None, Scope(OUTSIDE))
+    return frame

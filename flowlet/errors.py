@@ -182,7 +182,8 @@ class WorkflowTimeout(FlowletError, TimeoutError):
     metrics: ExecutionMetrics = field(repr=False)
 
     def __str__(self) -> str:
-        running = ", ".join(s.name for s in self.metrics.steps if s.state == "running")
+        names = [s.name for s in self.metrics.steps if s.state == "running"]
+        running = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         done = sum(s.state == "completed" for s in self.metrics.steps)
         where = f"in step {running}" if running else "between steps"
         return (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
-from attrs import field, frozen
+from attrs import evolve, field, fields, frozen
 from typing_extensions import TypeForm
 
 from ._conversation import Conversation
@@ -15,14 +15,19 @@ from ._engine import _models, _streams
 from ._engine._attempts import Target
 from ._suggest import nearest
 from .context import current
-from .errors import ConfigError, DefinitionError, ProviderError
+from .errors import ConfigError, DefinitionError, InputError, ProviderError
 from .messages import Completion, JsonValue, Message, Parameters, Request
+from .observers import diagnose, follow
 from .protocols import LLMProvider
-from .settings import process
+from .settings import OpenAISettings, process
+from .specs import checked_options
 
 __all__ = ["LLM", "AsyncLLM", "register_provider"]
 
 T = TypeVar("T")
+
+process.follow_log = follow  # for model calls outside of any workflow
+process.diagnostics = process.notices = (diagnose,)
 
 
 class Builtin:
@@ -32,14 +37,18 @@ class Builtin:
 
     def __init__(self) -> None:
         self._made: dict[str, LLMProvider] = {}
+        self._openai = OpenAISettings()
 
     def get(self, name: str) -> LLMProvider | None:
         """The built-in provider *name*, if there is one."""
+        if name == "openai" and self._openai != process.settings.openai:
+            self._made.pop(name, None)
         if name not in self._made:
             if name == "openai":
                 from .providers.openai import OpenAIProvider
 
-                self._made[name] = OpenAIProvider()
+                self._openai = where = process.settings.openai
+                self._made[name] = OpenAIProvider(None, where.base_url, where.organization, where.project)
             elif name == "offline":
                 from .providers.offline import OfflineProvider
 
@@ -63,13 +72,18 @@ def register_provider(name: str, provider: LLMProvider) -> None:
         process.change({"providers": {**process.settings.providers, name: provider}})
 
 
+def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 @frozen
 class _Model:
     """What sync and async models share.
 
     Attributes:
         model: ``provider:name``; None takes what the run or the settings say.
-        temperature, max_tokens, top_p, seed, stop: sampling; what is None is not sent.
+        temperature, max_tokens, top_p, seed, stop: sampling; what is None is taken from ``models`` in the
+            settings, and else is not sent.
         system: the system prompt.
         timeout: seconds that one attempt may take, the whole answer included (None: the setting).
         attempts: how often a call is tried, the first time included (None: the setting).
@@ -82,10 +96,14 @@ class _Model:
     max_tokens: int | None = field(default=None, kw_only=True)
     top_p: float | None = field(default=None, kw_only=True)
     seed: int | None = field(default=None, kw_only=True)
-    stop: tuple[str, ...] = field(default=(), kw_only=True, converter=tuple[str, ...])
+    stop: tuple[str, ...] = field(default=(), kw_only=True, converter=_texts)
     timeout: float | None = field(default=None, kw_only=True)
     attempts: int | None = field(default=None, kw_only=True)
     extra: Mapping[str, JsonValue] = field(factory=dict[str, JsonValue], kw_only=True, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        given = {"model": self.model, "timeout": self.timeout, "attempts": self.attempts}
+        checked_options(type(self).__name__, {name: v for name, v in given.items() if v is not None})
 
     def _target(self) -> tuple[Target, str]:
         """Find the provider and the name of the model there.
@@ -96,14 +114,36 @@ class _Model:
         provider, name, model = resolve(self.model)
         return Target(provider, name, self.attempts or process.settings.attempts), model
 
-    def _request(self, messages: str | Sequence[Message], model: str) -> Request:
-        given = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
+    def _request(self, messages: str | Sequence[Message], target: Target, model: str) -> Request:
+        given = _messages(messages)
         system = () if self.system is None else (Message("system", self.system),)
         parameters = Parameters(
             self.temperature, self.max_tokens, self.top_p, self.seed, self.stop, self.extra
         )
+        models = process.settings.models
+        for name in (f"{target.name}:{model}", "default"):
+            if name in models:
+                parameters = _filled(parameters, models[name])
         timeout = self.timeout or process.settings.call_timeout
         return Request(model, system + given, parameters, None, timeout)
+
+
+def _filled(parameters: Parameters, defaults: Parameters) -> Parameters:
+    """*parameters*, and *defaults* for what they leave open."""
+    nothing = Parameters()
+    names = [a.name for a in fields(Parameters)]
+    open_ = [name for name in names if getattr(parameters, name) == getattr(nothing, name)]
+    return evolve(parameters, **{name: getattr(defaults, name) for name in open_})
+
+
+def _messages(given: object) -> tuple[Message, ...]:
+    if isinstance(given, str):
+        return (Message("user", given),)
+    kind = type(given).__name__
+    found = tuple(cast("Sequence[object]", given)) if isinstance(given, Sequence) else ()
+    if not found or not all(isinstance(message, Message) for message in found):
+        raise InputError(f"a model is asked with text or a list of Message, not {kind}")
+    return cast("tuple[Message, ...]", found)
 
 
 @frozen
@@ -128,7 +168,7 @@ class LLM(_Model):
             BridgeError: the call would block an event loop; use ``AsyncLLM``.
         """
         target, model = self._target()
-        talk = Conversation(target, self._request(prompt, model), returns)
+        talk = Conversation(target, self._request(prompt, target, model), returns)
         while not talk.over:
             try:
                 completion = _models.complete(target, talk.request)
@@ -147,7 +187,7 @@ class LLM(_Model):
             BridgeError: the call would block an event loop; use ``AsyncLLM``.
         """
         target, model = self._target()
-        return _models.complete(target, self._request(messages, model))
+        return _models.complete(target, self._request(messages, target, model))
 
     def stream(self, prompt: str | Sequence[Message]) -> AbstractContextManager[Iterator[str]]:
         """Answer piece by piece: ``with llm.stream("...") as pieces: for text in pieces: ...``.
@@ -159,7 +199,7 @@ class LLM(_Model):
             BridgeError: the call would block an event loop; use ``AsyncLLM``.
         """
         target, model = self._target()
-        return _streams.stream(target, self._request(prompt, model))
+        return _streams.stream(target, self._request(prompt, target, model))
 
 
 @frozen
@@ -182,7 +222,7 @@ class AsyncLLM(_Model):
             ConfigError: no provider is configured.
         """
         target, model = self._target()
-        talk = Conversation(target, self._request(prompt, model), returns)
+        talk = Conversation(target, self._request(prompt, target, model), returns)
         while not talk.over:
             try:
                 completion = await _models.acomplete(target, talk.request)
@@ -200,7 +240,7 @@ class AsyncLLM(_Model):
             ConfigError: no provider is configured.
         """
         target, model = self._target()
-        return await _models.acomplete(target, self._request(messages, model))
+        return await _models.acomplete(target, self._request(messages, target, model))
 
     def stream(self, prompt: str | Sequence[Message]) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         """Answer piece by piece: ``async with llm.stream("...") as pieces: async for text in pieces: ...``.
@@ -211,7 +251,7 @@ class AsyncLLM(_Model):
             ProviderError: the model could not be asked, or broke off.
         """
         target, model = self._target()
-        return _streams.astream(target, self._request(prompt, model))
+        return _streams.astream(target, self._request(prompt, target, model))
 
 
 def resolve(pinned: str | None) -> tuple[LLMProvider, str, str]:
@@ -235,7 +275,8 @@ def resolve(pinned: str | None) -> tuple[LLMProvider, str, str]:
 
 
 def _openai_is_set_up() -> bool:
-    return bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
+    at = process.settings.openai.base_url or os.environ.get("OPENAI_BASE_URL")
+    return bool(os.environ.get("OPENAI_API_KEY") or at)
 
 
 NOTHING_CONFIGURED = """no model provider is configured. One of these is needed:

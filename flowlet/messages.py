@@ -38,7 +38,13 @@ class Message:
 class Parameters:
     """Sampling settings. What is None is not sent, so the provider's own default holds.
 
-    *extra* goes into the request as it is, for what only one provider knows (``reasoning_effort``).
+    Attributes:
+        temperature: how freely the next token is chosen.
+        max_tokens: the most tokens of an answer.
+        top_p: the share of likely tokens that is chosen from.
+        seed: the same one asks for the same answer again.
+        stop: texts that end an answer.
+        extra: goes into the request as it is, for what only one provider knows (``reasoning_effort``).
     """
 
     temperature: float | None = None

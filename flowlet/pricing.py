@@ -37,7 +37,12 @@ def _dollars(value: Decimal | float | str) -> Decimal:
 
 @frozen
 class Price:
-    """A model's price in US dollars per million tokens; cached input costs as other input does if not told.
+    """A model's price in US dollars per million tokens.
+
+    Attributes:
+        input: what a million tokens of prompts cost.
+        output: what a million tokens of answers cost.
+        cached_input: what a million tokens cost that the provider had cached; as other input if not told.
 
     Raises:
         ConfigError: a price is not a number, or negative.

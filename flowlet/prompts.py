@@ -113,12 +113,15 @@ def chain(
     steps = [_link(link, llm) for link in links]
     inputs = _checked(steps, name)
 
-    async def run_chain(value: Any) -> Any:
+    async def run_chain(*args: Any, **kwargs: Any) -> Any:
+        (value,) = signature.bind(*args, **kwargs).arguments.values()
         for step in steps:
             value = await arun(step, value)
         return value
 
-    _looks(run_chain, name, {inputs[0].name: inputs[0].hint}, signature_of(steps[-1]).returns)
+    signature = _looks(
+        run_chain, name, {inputs[0].name: inputs[0].hint}, signature_of(steps[-1]).returns
+    )
     run_chain.__doc__ = " → ".join(signature_of(step).name for step in steps)
     return decorated("workflow", run_chain, {})
 

@@ -39,11 +39,6 @@ __all__ = [
 class SyncProvider(Protocol):
     """Answers requests in the calling thread."""
 
-    @property
-    def name(self) -> str:
-        """The name that records and errors say."""
-        ...
-
     def complete(self, request: Request, /) -> Completion:
         """Answer *request*, once, without retrying.
 
@@ -56,11 +51,6 @@ class SyncProvider(Protocol):
 @runtime_checkable
 class AsyncProvider(Protocol):
     """Answers requests on an event loop, asyncio's or trio's."""
-
-    @property
-    def name(self) -> str:
-        """The name that records and errors say."""
-        ...
 
     async def acomplete(self, request: Request, /) -> Completion:
         """Answer *request*, once, without retrying.

@@ -24,9 +24,12 @@ def _dollars(value: Decimal | float | str | None) -> Decimal | None:
 
 @frozen
 class Budget:
-    """What model calls may use at most: attempts, tokens, US dollars. None is no limit.
+    """What model calls may use at most. None is no limit.
 
-    Calls whose price is not known don't count against *cost*.
+    Attributes:
+        calls: how many calls, every attempt counted.
+        tokens: how many tokens, those of prompts and of answers.
+        cost: how many US dollars; calls whose price is not known don't count.
     """
 
     calls: int | None = None

@@ -34,7 +34,8 @@ def step(fn: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
         fn: the function.
         name: its name in records and errors (default: the function's).
         attempts: how often it is tried when it raises one of *retry_on*, the first time included,
-            with exponential backoff between.
+            with exponential backoff between. Errors that say ``retryable = False`` are final, and a
+            ``ProviderError`` is, unless *retry_on* names it: a model call has attempts of its own.
         retry_on: the exception types that are worth another attempt.
         timeout: seconds that each attempt may take; a sync step then runs in a thread of its own.
         max_concurrency: how many calls may run at once in this process.

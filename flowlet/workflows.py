@@ -135,6 +135,13 @@ def runs() -> list[Run[Any]]:
     return recent()
 
 
-def last_run() -> Run[Any] | None:
-    """The newest run that this thread or task asked for, if it is among the newest of the process."""
-    return newest_here()
+def last_run() -> Run[Any]:
+    """The newest run that this thread or task asked for.
+
+    Raises:
+        LookupError: it has asked for none, or 256 others were asked for since.
+    """
+    found = newest_here()
+    if found is None:
+        raise LookupError("this thread or task has asked for no run yet, or 256 others were asked for since")
+    return found

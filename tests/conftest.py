@@ -4,8 +4,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import stamina
 
+from flowlet import configure
+from flowlet._engine._runtimes import Runtimes
 from flowlet.settings import process
+from rig import Heard, Trap
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -20,6 +24,20 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture
+def background(backend: str) -> str:
+    """The backend of background runs, already configured."""
+    configure(backend=backend)
+    return backend
+
+
+@pytest.fixture
+def no_waits() -> Iterator[None]:
+    """Let retries follow each other at once."""
+    with stamina.set_testing(True, attempts=100, cap=True):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget settings and totals, and hide the machine's own keys and settings."""
@@ -28,4 +46,23 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.delenv(name)
     process.reset()
     yield
+    runtimes = process.existing(Runtimes)
+    for runtime in list(runtimes._by_backend.values()) if runtimes else []:
+        runtime.stop()
     process.reset()
+
+
+@pytest.fixture
+def trap() -> Iterator[Trap]:
+    """Where steps get stuck until the test is over."""
+    trap = Trap()
+    yield trap
+    trap.open.set()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    """The events of this test."""
+    heard = Heard()
+    configure(observers=[heard])
+    return heard

@@ -109,7 +109,7 @@ def test_a_workflow_runs_end_to_end(any_talk: Talk, serving: Serving) -> None:
         assert run(any_talk, "tea") == POINTS
         (request,) = server.requests
         (sent,) = server.sent_usage
-    metrics = _last().metrics
+    metrics = last_run().metrics
     assert request.json["messages"][-1]["content"].startswith("List three points for a talk about tea")
     assert [s.state for s in metrics.steps] == ["completed"] * 3
     assert (metrics.usage.calls, metrics.usage.total_tokens) == (1, sent["total_tokens"])
@@ -160,7 +160,7 @@ def test_a_rate_limit_is_waited_for(any_talk: Talk, serving: Serving) -> None:
         serving(server)
         assert run(any_talk, "tea") == POINTS
         first, second = server.requests
-    calls = _last().metrics.calls
+    calls = last_run().metrics.calls
     assert second.at - first.at >= 0.1
     assert [(c.attempt, c.ok) for c in calls] == [(1, False), (2, True)]
 
@@ -179,12 +179,17 @@ def test_server_faults_and_dropped_connections_are_tried_three_times(
     assert failure is not None
     assert failure.step in ("ask", "aask")
     assert caught.value.retryable
-    assert _last().metrics.usage.unknown == 3
+    assert last_run().metrics.usage.unknown == 3
 
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
-    [(Status(401), "authentication"), (Status(403), "permission"), (Status(400), "bad_request"), (Quota(), "quota")],
+    [
+        (Status(401), "authentication"),
+        (Status(403), "permission"),
+        (Status(400), "bad_request"),
+        (Quota(), "quota"),
+    ],
 )
 def test_what_another_try_cannot_mend_is_not_tried_again(
     any_talk: Talk, serving: Serving, answer: Any, kind: str
@@ -200,7 +205,9 @@ def test_what_another_try_cannot_mend_is_not_tried_again(
     assert caught.value.__cause__ is None and caught.value.__context__ is None
 
 
-def test_a_wrong_key_says_what_to_set(any_talk: Talk, serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_says_what_to_set(
+    any_talk: Talk, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error of a refused key names the variable that holds it, never the key."""
     with Server([Answer(ANSWER)]) as server:
         serving(server)
@@ -222,7 +229,7 @@ def test_offline_is_a_choice(any_talk: Talk, monkeypatch: pytest.MonkeyPatch) ->
     """FLOWLET_MODEL=offline runs everything without a key, and says so."""
     monkeypatch.setenv("FLOWLET_MODEL", "offline")
     assert "offline" in run(any_talk, "tea")[0]
-    assert _last().metrics.usage.total_tokens > 0
+    assert last_run().metrics.usage.total_tokens > 0
 
 
 def test_a_deadline_ends_a_call_in_flight_and_books_it_later(any_talk: Talk, serving: Serving) -> None:
@@ -232,7 +239,7 @@ def test_a_deadline_ends_a_call_in_flight_and_books_it_later(any_talk: Talk, ser
         run(any_talk, "tea")
         with pytest.raises(WorkflowTimeout) as caught:
             run(with_options(any_talk, timeout=0.15), "tea")
-        handle = _last()
+        handle = last_run()
         metrics = caught.value.metrics
         assert 0.15 <= metrics.duration < 0.4
         assert [s.state for s in metrics.steps] == ["completed", "running"]
@@ -306,12 +313,6 @@ def test_a_hundred_calls_at_once_are_counted_exactly(backend: str, serving: Serv
         assert [handle.result(20) for handle in both] == [50, 50]
         sent = sum(usage["total_tokens"] for usage in server.sent_usage)
     assert sum(handle.metrics.usage.total_tokens for handle in both) == sent == flowlet.usage().total_tokens
-
-
-def _last() -> Run[Any]:
-    handle = last_run()
-    assert handle is not None
-    return handle
 
 
 def _until(condition: Callable[[], bool]) -> None:

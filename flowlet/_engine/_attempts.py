@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from ..context import RunRecord, describe, here
 from ..errors import BudgetExceeded, FlowletError, ProviderError
-from ..events import BudgetRefused, ModelCalled, ModelRetried
+from ..events import BudgetRefused, ModelCalled, ModelRetried, PluginFailed
 from ..messages import Completion, Request
 from ..metrics import UNKNOWN, CallRecord, TokenUsage
 from ..protocols import LLMProvider, ModelCall
@@ -34,6 +34,13 @@ class Target:
     attempts: int
 
 
+class InFlight:
+    """The attempts that are under way in this process."""
+
+    def __init__(self) -> None:
+        self.calls: set[Attempts] = set()
+
+
 class Attempts:
     """What one model call, with all its attempts, needs to know of its place."""
 
@@ -46,6 +53,7 @@ class Attempts:
         self.step_index = None if step is None else self.frame.index
         self.call = ModelCall(target.name, request, self.step, None if self.run is None else self.run.info)
         self.number = 1
+        self.fenced = False
         self._hold: Hold | None = None
 
     def check(self) -> None:
@@ -139,6 +147,8 @@ class Attempts:
         )
 
     def _book(self, record: CallRecord, request: Request, completion: Completion | None = None) -> None:
+        if self.fenced:  # given up and booked before: what comes now is too late
+            return
         run = self.run
         record = evolve(
             record,
@@ -164,18 +174,54 @@ def _sent(exc: BaseException) -> bool:
 
 
 def _cost(target: Target, model: str, completion: Completion) -> Decimal | None:
-    cost = _price(target, completion.model or model, completion.usage)
+    named = completion.model or model
+    if f"{target.name}:{model}" in process.settings.prices:
+        named = model  # the answer's name is longer (gpt-5-mini-2025-08-07), and in the list
+    cost = _price(target, named, completion.usage)
     return cost if cost is not None else _price(target, model, completion.usage)
 
 
 def _price(target: Target, model: str, usage: TokenUsage) -> Decimal | None:
     from .. import pricing  # imported with the first call, as prices themselves are
 
+    prices = process.settings.prices
     price = getattr(target.provider, "price", None)
-    cost: Decimal | None = (
-        pricing.cost_of(target.name, model, usage) if price is None else price(model, usage)
-    )
-    return cost
+    if price is None or f"{target.name}:{model}" in prices:
+        return pricing.cost_of(target.name, model, usage, prices)
+    try:
+        cost = price(model, usage)
+        return cost if cost is None or isinstance(cost, Decimal) else Decimal(str(cost))
+    except Exception as exc:  # noqa: BLE001 -- a paid answer must not be lost over its price
+        process.of(Unpriced).tell(target.name, exc)
+        return None
+
+
+class Unpriced:
+    """The providers whose ``price`` failed, each told once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, name: str, exc: Exception) -> None:
+        """Tell that *exc* came out of the provider *name*, if it is news."""
+        if name not in self._told:
+            self._told.add(name)
+            process.notice(PluginFailed(None, time.time(), f"price of provider {name}", describe(exc)))
+
+
+def whole(target: Target, answer: object) -> Completion:
+    """Take what a provider returned for an answer.
+
+    Raises:
+        ProviderError: it is something else.
+    """
+    if not isinstance(answer, Completion):
+        found = f"{type(answer).__name__}, not a Completion"
+    elif not isinstance(answer.usage, TokenUsage):  # pyright: ignore[reportUnnecessaryIsInstance]
+        found = f"a Completion whose usage is {type(answer.usage).__name__}, not a TokenUsage"
+    else:
+        return answer
+    raise ProviderError("bad_response", f"the provider returned {found}", provider=target.name)
 
 
 def _again(exc: Exception) -> bool | float:

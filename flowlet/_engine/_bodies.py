@@ -14,7 +14,7 @@ from ..protocols import RunCall
 from ..settings import process
 from ._bridge import Drive, in_body
 from ._crossing import SETTLE, grace_of, park
-from ._failures import refuse_unawaited
+from ._failures import awaited
 from ._loops import Port, current_port
 from ._middleware import athrough, through, wrapping
 from ._runs import begin, cancel, close, conclude, end, expire, raise_end
@@ -35,7 +35,7 @@ def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
     try:
         run.scope.check()
         result = _through_runs(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
-        refuse_unawaited(result, run.workflow)
+        awaited(result, run.workflow)
         if run.open_children:
             _join(run)
     except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
@@ -97,11 +97,12 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
     try:
         with limit:
             try:
+                run.scope.check()
                 coroutine = (
                     _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
                 )
                 result = await (coroutine if in_body() else Drive(coroutine, port))
-                refuse_unawaited(result, run.workflow)
+                awaited(result, run.workflow)
                 if run.open_children:
                     await _ajoin(run, port)
             except BaseException:

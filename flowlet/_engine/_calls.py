@@ -11,12 +11,12 @@ from ..errors import BridgeError, RunStopped
 from ..settings import process
 from ..specs import Spec, bare, is_async, spec_of
 from ._bodies import drive, inline
-from ._bridge import in_body, suspend
+from ._bridge import Drive, in_body, suspend
 from ._crossing import in_thread, on_loop
-from ._failures import ASYNC_CODE, no_bridge
+from ._failures import ASYNC_CODE, check_callable, no_bridge
 from ._launch import await_end, launch, launch_thread, outcome, wait
 from ._loops import current_port, in_ipython, running_loop
-from ._runs import expire, new_run
+from ._runs import cancel, expire, new_run
 from ._runtimes import port_of
 from ._steps import moved_step
 from ._watch import Watch
@@ -42,6 +42,7 @@ def _enclosing() -> Frame | None:
 
 def run_sync(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run *fn* from sync code and wait."""
+    check_callable("run", fn)
     frame = _enclosing()
     if frame is not None and frame.run is not None:
         return _run_inside(fn, args, kwargs, frame, frame.run)
@@ -53,9 +54,12 @@ def run_sync(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     if run.timeout is None and not looping and not is_async(body):
         run.fetched = True
         return inline(run, body, args, kwargs)
-    launch(run, body, args, kwargs)
     try:
+        launch(run, body, args, kwargs)
         return wait(run)
+    except KeyboardInterrupt:
+        cancel(run)  # it may come before the wait has begun
+        raise
     finally:
         run.result = None
 
@@ -87,6 +91,7 @@ def _run_inside(
 
 def run_async(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
     """Make what runs *fn* in the caller's own loop."""
+    check_callable("arun", fn)
     frame = _enclosing()
     if frame is not None and frame.run is not None:
         return _arun_inside(fn, args, kwargs, frame)
@@ -133,7 +138,8 @@ async def _ended_in_thread(
 
 async def _arun_inside(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame) -> Any:
     if is_async(fn):
-        return await fn(*args, **kwargs)
+        coroutine = fn(*args, **kwargs)
+        return await (coroutine if in_body() else Drive(coroutine, current_port()))
     spec = spec_of(fn)
     if spec is None:
         job = await in_thread(frame.below(frame.scope), fn, args, kwargs)
@@ -145,13 +151,12 @@ async def _arun_inside(fn: Function, args: tuple[Any, ...], kwargs: dict[str, An
 
 def start_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunRecord:
     """Start a run of *fn* and return its record at once; inside a run it is a child of that run."""
+    check_callable("start", fn)
     frame = _enclosing()
     run = new_run(fn, args, kwargs, frame)
     parent = run.parent
     if parent is not None:
-        if parent.open_children is None:
-            parent.open_children = set()
-        parent.open_children.add(run)
+        parent.wait_for(run)
     run.launched = True
     if run.deadline is not None:
         timer = process.of(Watch).at(run.deadline, partial(expire, run))

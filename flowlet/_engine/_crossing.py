@@ -16,7 +16,7 @@ import anyio
 
 from .._scope import Scope
 from ..context import Frame, current
-from ..errors import RunStopped
+from ..errors import FlowletError, RunStopped
 from ..events import ThreadAbandoned
 from ..settings import process
 from ._bridge import Drive
@@ -113,9 +113,11 @@ def in_other_thread(
     latch = Latch()
     scope = frame.scope = Scope(frame.scope.run_id, frame.scope)
     job = Job(copy_context(), _enter, (frame, fn, args, kwargs), latch.set)
-    process.of(Threads).submit(job)
     try:
+        process.of(Threads).submit(job)
         park(latch, scope, timeout)
+    except FlowletError:  # no thread could be had
+        raise
     except BaseException:  # Ctrl-C
         scope.stop("cancelled")
         settle([job], latch, frame)

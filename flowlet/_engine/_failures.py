@@ -6,7 +6,7 @@ from time import perf_counter
 from types import CoroutineType
 
 from ..context import RunRecord, StepRecord, describe
-from ..errors import BridgeError, Failure, StepTimeout, attribute, failure_of
+from ..errors import BridgeError, DefinitionError, Failure, StepTimeout, attribute, failure_of
 
 ASYNC_CODE: set[object] = set()
 """The code of async wrappers, by which a coroutine that nobody awaited is known."""
@@ -26,6 +26,42 @@ def refuse_unawaited(value: object, where: str) -> None:
             f"    in an async def body:  await {name}(...)\n"
             f"    in a def body:         run({name}, ...)"
         )
+
+
+def awaited(value: object, where: str) -> object:
+    """Give *value*, a result; refuse any coroutine there, since the hints promise what it would give.
+
+    Raises:
+        BridgeError: naming the function that was not awaited.
+    """
+    if type(value) is CoroutineType:
+        refuse_unawaited(value, where)  # pyright: ignore[reportUnknownArgumentType]
+        name = value.__qualname__.rpartition(".")[2]
+        value.close()
+        raise BridgeError(
+            f"{name!r} is async and was not awaited: {where!r} gave a coroutine in place of a result.\n"
+            f"    pass {name!r} itself, with functools.partial where arguments are to be bound,\n"
+            f"    or await it in an async def"
+        )
+    return value
+
+
+def check_callable(caller: str, fn: object) -> None:
+    """Refuse what is no function in its place.
+
+    Raises:
+        DefinitionError: with the line that works.
+    """
+    if callable(fn):
+        return
+    name, found = "fn", f"{type(fn).__name__} {fn!r}"
+    if isinstance(fn, CoroutineType):
+        name = fn.__qualname__.rpartition(".")[2]
+        fn.close()
+    raise DefinitionError(
+        f"{caller}(...) takes a function and what to call it with, not {found}.\n"
+        f"    write:  {caller}({name}, ...)"
+    )
 
 
 def no_bridge(name: str) -> BridgeError:

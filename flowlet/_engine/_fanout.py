@@ -18,6 +18,7 @@ from ..settings import process
 from ..specs import is_async
 from ._bridge import Drive, in_body, suspend
 from ._crossing import in_thread, on_loop, park, settle
+from ._failures import awaited
 from ._handle import Run, record_of
 from ._loops import Port, current_port, in_ipython, is_cancellation, library, running_loop
 from ._runtimes import Runtimes, port_of
@@ -66,7 +67,9 @@ class _Fan:
 def map_in_threads(fn: Function, items: Iterable[Any], max_concurrency: int) -> list[Any]:
     """Call *fn* with each item, on worker threads or on the run's loop by its colour, and wait in this thread."""
     if in_body():
-        return suspend(map_in_tasks(fn, items, max_concurrency))
+        return suspend(
+            map_in_tasks(fn, list(items), max_concurrency)
+        )  # items may call steps: here, not below
     if running_loop() is not None and not in_ipython():
         raise BridgeError(
             "pmap(...) would block the event loop of this task, which flowlet did not start.\n"
@@ -75,7 +78,7 @@ def map_in_threads(fn: Function, items: Iterable[Any], max_concurrency: int) -> 
     if is_async(fn):
         frame = here()
         result: list[Any] = on_loop(
-            frame.below(frame.scope), _port(frame), map_in_tasks, (fn, items, max_concurrency)
+            frame.below(frame.scope), _port(frame), map_in_tasks, (fn, list(items), max_concurrency)
         )
         return result
     fan = _Fan(items)
@@ -114,11 +117,13 @@ def _run_workers(fan: _Fan, fn: Function, workers: int) -> None:
                 fan.fail(exc)
 
     context = copy_context()
-    jobs = [Job(context.copy(), work, (), done) for _ in range(workers)]
+    jobs: list[Job] = []
     threads = process.of(Threads)
     try:
-        for job in jobs:
+        for _ in range(workers):
+            job = Job(context.copy(), work, (), done)
             threads.submit(job)
+            jobs.append(job)
         park(latch, fan.scope)
     except BaseException:
         fan.scope.stop("cancelled")
@@ -130,7 +135,11 @@ def _run_workers(fan: _Fan, fn: Function, workers: int) -> None:
 def _enter(frame: Frame, fn: Function, item: Any) -> Any:
     current.set(frame)
     library.set(None)
-    return fn(item)
+    return awaited(fn(item), _name(fn))
+
+
+def _name(fn: Function) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)
 
 
 async def map_in_tasks(fn: Function, items: Iterable[Any], max_concurrency: int) -> list[Any]:
@@ -175,7 +184,7 @@ def _caller(fn: Function, port: Port) -> Callable[[Any], Awaitable[Any]]:
     async def on_thread(item: Any) -> Any:
         frame = here()
         job = await in_thread(frame.below(frame.scope), fn, (item,), {})
-        return job.outcome()
+        return awaited(job.outcome(), _name(fn))
 
     return in_task if is_async(fn) else on_thread
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
-from ..context import RunRecord, current
+from ..context import RunRecord, here
 from ..errors import BridgeError, ResultNotReady
-from ..events import Event, RunFinished, RunStarted, StepFinished, StepStarted
+from ..events import Event
 from ..metrics import ExecutionMetrics, RunState
 from ..settings import process
 from ._bridge import in_body, suspend
 from ._calls import start_run
 from ._crossing import park
+from ._feed import Feed
 from ._launch import outcome
-from ._loops import Waiter, current_port, in_ipython, running_loop
+from ._loops import current_port, in_ipython, running_loop
 from ._runs import Recent, cancel, dropped
 from ._threads import Latch
 
@@ -39,6 +39,8 @@ class Run(Generic[R_co]):
 
     def __del__(self) -> None:
         run = self._run
+        if run.handle is not None and run.handle() in (self, None):
+            run.handle = None  # else somebody took another handle meanwhile
         if run.launched:
             run.on_end(partial(dropped, run))
 
@@ -111,14 +113,11 @@ class Run(Generic[R_co]):
     def _wait_in_thread(self, timeout: float | None) -> None:
         latch = Latch()
         self._run.on_end(latch.set)
-        frame = current.get()
+        scope = here().scope
         try:
-            if frame is None:
-                latch.wait(timeout)
-            else:
-                park(latch, frame.scope, timeout)
-                if not self._run.over:
-                    frame.scope.check()
+            park(latch, scope, timeout)
+            if not self._run.over:
+                scope.check()
         finally:
             self._run.forget(latch.set)
 
@@ -139,73 +138,12 @@ class Run(Generic[R_co]):
 
         What has happened before comes first; the end of the run ends the iteration.
         """
-        feed = _Feed(self._run)
-        self._run.observers = (*self._run.observers, feed.put)
-        self._run.simple = False
+        feed = Feed(self._run)
+        feed.open()
         try:
             yield feed
         finally:
-            self._run.observers = tuple(o for o in self._run.observers if o != feed.put)
-
-
-class _Feed:
-    """The events of one run for one task, from the run's beginning."""
-
-    def __init__(self, run: RunRecord) -> None:
-        self._queue: deque[Event] = deque()
-        self._waiter: Waiter | None = None
-        self._seen_end = False
-        self._port = current_port()
-        self._past(run)
-
-    def _past(self, run: RunRecord) -> None:
-        info = run.info
-        epoch = run.started_at - run.started
-        if run.state != "pending":
-            self._queue.append(RunStarted(info, run.started_at))
-        for step in run.metrics().steps:
-            at = epoch + run.started + step.started
-            self._queue.append(StepStarted(info, at, step.name, step.index, step.parent))
-            if step.state != "running":
-                end = at + step.duration
-                self._queue.append(
-                    StepFinished(
-                        info,
-                        end,
-                        step.name,
-                        step.index,
-                        step.state,
-                        step.duration,
-                        step.attempts,
-                        step.error,
-                        step.parent,
-                    )
-                )
-        if run.over:
-            self.put(
-                RunFinished(info, epoch + (run.ended or 0.0), run.state, run.duration(), run.metrics().error)
-            )
-
-    def put(self, event: Event) -> None:
-        self._queue.append(event)
-        waiter = self._waiter
-        if waiter is not None:
-            waiter.wake()
-
-    def __aiter__(self) -> _Feed:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._queue:
-            if self._seen_end:
-                raise StopAsyncIteration
-            self._waiter = self._port.waiter()
-            if not self._queue:
-                await self._waiter.wait()
-            self._waiter = None
-        event = self._queue.popleft()
-        self._seen_end = isinstance(event, RunFinished)
-        return event
+            feed.close()
 
 
 def record_of(handle: Run[Any]) -> RunRecord:

@@ -11,30 +11,34 @@ from typing import Any
 import anyio
 
 from ..context import Frame, RunRecord
-from ..errors import RunCancelled, RunStopped
-from ..events import LoopRetired
+from ..errors import FlowletError, RunCancelled, RunStopped
 from ..settings import process
 from ..specs import is_async
 from ._bodies import drive, inline
-from ._crossing import SETTLE, abandon, grace_of
-from ._loops import current_port, library
-from ._runs import cancel, end, expire
+from ._crossing import COURTESY, SETTLE, abandon, grace_of
+from ._exit import Background
+from ._loops import Port, current_port, library
+from ._runs import cancel, close, end, expire
 from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
-from ._watch import Watch
+from ._watch import Timer, Watch
 
 Function = Callable[..., Any]
 
 
 def launch(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Start *run* on a worker thread or a loop, by the colour of *fn*, and return at once."""
+    if run.parent is None:
+        process.of(Background).add(run)
     if is_async(fn):
         _launch_task(run, fn, args, kwargs)
     else:
         launch_thread(run, fn, args, kwargs)
 
 
-def launch_thread(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def launch_thread(  # noqa: C901 -- what may befall one job, told together
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     def body() -> None:
         library.set(None)
         with suppress(BaseException):  # kept in the record
@@ -47,32 +51,71 @@ def launch_thread(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: d
 
     def stopped() -> None:
         grace = grace_of(run.scope)
-        if job.busy and grace:
-            process.of(Watch).after(grace, force)
+        if not grace:
+            force()
+        elif job.busy:
+            later(grace, force)
+        else:
+            later(min(grace, COURTESY), late)
+
+    def late() -> None:
+        if job.busy and not job.finished:
+            later(grace_of(run.scope), force)
         else:
             force()
 
-    job = Job(copy_context(), body, (), _nothing)
+    def later(seconds: float, call: Callable[[], None]) -> None:
+        run.on_end(process.of(Watch).after(seconds, call).cancel)
+
+    def done() -> None:
+        if job.error is not None:  # no thread could be had; what a body raises is kept in the record
+            _refused(run, job.error)
+
+    job = Job(copy_context(), body, (), done)
     run.scope.on_stop(stopped)
-    process.of(Threads).submit(job)
+    try:
+        process.of(Threads).submit(job)
+    except FlowletError as exc:
+        _refused(run, exc)
+        raise
+    except BaseException:  # Ctrl-C, while the thread starts
+        _abort(run)
+        raise
 
 
-def _nothing() -> None:
+def _abort(run: RunRecord) -> None:
+    """Cancel *run* and wait within the grace, unless that is interrupted too."""
+    latch = Latch()
+    run.on_end(latch.set)
+    cancel(run)
+    try:
+        latch.wait(grace_of(run.scope) + SETTLE)
+    finally:
+        end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
+
+
+def _nothing(_: Port) -> None:
     return
+
+
+def _refused(run: RunRecord, exc: BaseException) -> None:
+    end(run, "failed", error=exc)
+    close(run)
 
 
 def _running(run: RunRecord) -> int | None:
     return next((i for i in range(len(run.steps) - 1, -1, -1) if not run.steps[i].ended), None)
 
 
-def _launch_task(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _launch_task(  # noqa: C901 -- what may befall one task, told together
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     finished = False
-    begun = False
+    timer: Timer | None = None
 
     async def body() -> None:
-        nonlocal finished, begun
-        begun = True
-        library.set(port.library)
+        nonlocal finished
+        library.set(run.port.library)
         try:
             await drive(run, fn, args, kwargs)
         except anyio.get_cancelled_exc_class():
@@ -81,28 +124,39 @@ def _launch_task(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: di
             pass
         finally:
             finished = True
+            if timer is not None:
+                timer.cancel()
 
-    def check() -> None:
-        if finished:
-            return
-        error = RunCancelled(run.workflow, run.id, run.metrics())
-        port = run.port
-        end(run, "cancelled", error=error)
-        runtimes = process.of(Runtimes)
-        if port is not None and runtimes.owns(port):
-            step = _running(run)
-            name = None if step is None else run.steps[step].name
-            runtimes.retire(port)
-            process.notice(LoopRetired(run.info, time.time(), run.backend, name))
+    def begin(port: Port) -> None:
+        run.port = port
+        port.spawn(body, (), context)
 
     def stopped() -> None:
-        process.of(Watch).after(grace_of(run.scope) + SETTLE, check)
+        nonlocal timer
+        if not finished:
+            process.of(Runtimes).send(run.port, _nothing, give_up)
+            timer = process.of(Watch).after(grace_of(run.scope) + SETTLE, check)
 
-    port = run.port = port_of(run)
+    def give_up() -> None:
+        if not finished:
+            end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
+
+    def check() -> None:
+        give_up()
+        if not finished:
+            step = _running(run)
+            name = None if step is None else run.steps[step].name
+            process.of(Runtimes).retire(run.port, run, name)
+
     context = copy_context()
-    run.scope.on_stop(stopped)
-    if not port.call(lambda: port.spawn(body, (), context)):
-        raise RunStopped(run.id, "its event loop has ended")
+    try:
+        run.port = port_of(run)
+        run.scope.on_stop(stopped)
+        if not process.of(Runtimes).send(run.port, begin):
+            raise RunStopped(run.id, "its event loop has ended")
+    except BaseException as exc:
+        _refused(run, exc)
+        raise
 
 
 def wait(run: RunRecord) -> Any:
@@ -117,8 +171,7 @@ def wait(run: RunRecord) -> Any:
         if not latch.wait(None if deadline is None else deadline - time.monotonic()):
             expire(run)
     except BaseException:
-        cancel(run)  # Ctrl-C; a second one ends the wait
-        latch.wait(grace_of(run.scope) + SETTLE)
+        _abort(run)  # Ctrl-C; a second one ends the wait
         raise
     finally:
         threads.reclaim(lent)

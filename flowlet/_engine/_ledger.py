@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from ..metrics import CallRecord, Usage
 from ..settings import process
-from ..specs import Budget
 from ._budget import Meter
 
 NEWEST = 10_000
@@ -25,7 +24,7 @@ class ProcessMeter:
 
     def now(self) -> Meter | None:
         """The meter of the budget that holds now."""
-        budget: Budget | None = getattr(process.settings, "budget", None)
+        budget = process.settings.budget.process
         if budget is None:
             return None
         with process.lock:

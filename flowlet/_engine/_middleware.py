@@ -7,6 +7,7 @@ run's loop; ``next`` changes sides again.
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
@@ -22,13 +23,26 @@ Anext = Callable[[Any], Awaitable[Any]]
 KINDS = (StepCall, ModelCall, RunCall)
 
 
-@lru_cache(maxsize=1024)
 def kinds_of(middleware: Callable[..., Any]) -> frozenset[type]:
     """The kinds of call that *middleware* wraps, as the annotation of its first parameter says."""
-    target = middleware if inspect.isroutine(middleware) else type(middleware).__call__
-    hints = typing.get_type_hints(target)
-    names = list(inspect.signature(middleware).parameters)
-    hint = hints.get(names[0]) if names else None
+    if inspect.isroutine(middleware):
+        return _kinds(middleware, 0)
+    return _kinds(type(middleware).__call__, 1)  # the object itself may have no hash
+
+
+@lru_cache(maxsize=1024)
+def _kinds(target: Callable[..., Any], place: int) -> frozenset[type]:
+    parameters = list(inspect.signature(target).parameters.values())
+    if len(parameters) <= place:
+        return frozenset(KINDS)
+    parameter = parameters[place]
+    try:
+        hint = typing.get_type_hints(target).get(parameter.name)
+    except NameError:  # a name that only type checkers import: go by the text
+        hint = parameter.annotation
+    if isinstance(hint, str):
+        words = set(re.findall(r"\w+", hint))
+        return frozenset(kind for kind in KINDS if kind.__name__ in words) or frozenset(KINDS)
     members = set(typing.get_args(hint)) or {hint}
     return frozenset(kind for kind in KINDS if kind in members) or frozenset(KINDS)
 

@@ -11,19 +11,20 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from copy import copy
 from functools import partial
 from typing import Any
 
 import anyio
 
-from ..context import Frame, current, here
+from ..context import Frame, here
 from ..errors import BridgeError, ProviderError
 from ..messages import Completion, Request
 from ..protocols import LLMProvider, ModelCall
 from ..settings import process
-from ._attempts import Attempts, Target, shown
+from ._attempts import Attempts, InFlight, Target, shown, whole
 from ._bridge import in_body, suspend
-from ._crossing import grace_of, in_thread, on_loop, pause
+from ._crossing import SETTLE, grace_of, in_thread, on_loop, pause
 from ._loops import Port, current_port, in_ipython, running_loop
 from ._middleware import athrough, through
 from ._retry import aretry, retry
@@ -69,9 +70,9 @@ def any_port(frame: Frame) -> Port:
 def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
     def attempt(number: int) -> Completion:
         attempts.number = number
-        attempts.check()
-        attempts.hold(call.request).take(attempts.frame.scope)
-        with here_busy():
+        with here_busy():  # from here on, whoever cancels the run waits for the answer
+            attempts.check()
+            attempts.hold(call.request).take(attempts.frame.scope)
             completion = _attempt(attempts, call.request)
         attempts.check()
         return completion
@@ -82,27 +83,25 @@ def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
 
 
 def _attempt(attempts: Attempts, request: Request) -> Completion:
+    method = sync_method(attempts.target.provider, "complete")
+    if method is None:
+        frame = attempts.frame
+        answer: Completion = on_loop(frame.below(frame.scope), any_port(frame), _answer, (attempts, request))
+        return answer
+    calls = process.of(InFlight).calls
     started = time.perf_counter()
+    calls.add(attempts)
     try:
-        completion = _call(attempts, request)
+        completion = whole(attempts.target, method(request))
     except BaseException as exc:
         caught = shown(attempts.target, exc)
         attempts.failed(request, caught, time.perf_counter() - started)
         if caught is exc:
             raise
         raise caught from exc
+    finally:
+        calls.discard(attempts)
     return attempts.answered(request, completion, time.perf_counter() - started)
-
-
-def _call(attempts: Attempts, request: Request) -> Completion:
-    provider = attempts.target.provider
-    method = sync_method(provider, "complete")
-    if method is not None:
-        completion: Completion = method(request)
-        return completion
-    frame = attempts.frame
-    answer: Completion = on_loop(frame.below(frame.scope), any_port(frame), _within_time, (provider, request))
-    return answer
 
 
 def sync_method(provider: LLMProvider, name: str) -> Callable[..., Any] | None:
@@ -163,11 +162,34 @@ async def _awith_retries(attempts: Attempts, call: ModelCall) -> Completion:
         attempts.number = number
         attempts.check()
         await attempts.hold(call.request).atake()
-        return await _InFlight(attempts, call.request).answer()
+        return await _answer(attempts, call.request)
 
     if attempts.target.attempts == 1:
         return await attempt(1)
     return await aretry(attempts.policy(), attempt, anyio.sleep)
+
+
+async def _answer(attempts: Attempts, request: Request) -> Completion:
+    if async_method(attempts.target.provider, "complete") is not None:
+        return await _InFlight(attempts, request).answer()
+    started = time.perf_counter()
+    frame, mine = attempts.frame, copy(attempts)  # the thread may outlive this attempt, and books it then
+    with anyio.move_on_after(request.timeout + OVERDUE):
+        job = await in_thread(frame.below(frame.scope), _busy_attempt, (mine, request), {})
+        return job.outcome()  # type: ignore[no-any-return]
+    error = _overdue(request)
+    mine.failed(request, error, time.perf_counter() - started)
+    mine.fenced = True
+    raise error
+
+
+def _busy_attempt(attempts: Attempts, request: Request) -> Completion:
+    with here_busy():
+        return _attempt(attempts, request)
+
+
+def _overdue(request: Request) -> ProviderError:
+    return ProviderError("timeout", f"no whole answer within {request.timeout:g} s", retryable=True)
 
 
 class _InFlight:
@@ -210,9 +232,13 @@ class _InFlight:
                 await waiter.wait()
         finally:
             self._limit.cancel()
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE):
+            await waiter.wait()  # it is booked and its connection closed before the run has ended
 
     async def _run(self, done: Callable[[], object]) -> None:
+        calls = process.of(InFlight).calls
         started = time.perf_counter()
+        calls.add(self._attempts)
         try:
             with self._limit:
                 await self._attempt(started)
@@ -223,12 +249,13 @@ class _InFlight:
                 )
                 self._attempts.failed(self._request, self._error, time.perf_counter() - started)
                 self._finished = True
+            calls.discard(self._attempts)
             done()
 
     async def _attempt(self, started: float) -> None:
         attempts, request = self._attempts, self._request
         try:
-            completion = await _within_time(attempts.target.provider, request)
+            completion = whole(attempts.target, await _within_time(attempts.target.provider, request))
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:  # noqa: BLE001 -- raised again in the caller's task
@@ -242,12 +269,9 @@ class _InFlight:
 
 
 async def _within_time(provider: LLMProvider, request: Request) -> Completion:
-    """Await the provider, of either colour, at most the request's timeout."""
+    """Await the async provider, at most the request's timeout."""
     method = async_method(provider, "complete")
+    assert method is not None
     with anyio.move_on_after(request.timeout + OVERDUE):
-        if method is not None:
-            return await method(request)  # type: ignore[no-any-return]
-        frame = current.get() or here()
-        job = await in_thread(frame.below(frame.scope), provider.complete, (request,), {})  # type: ignore[union-attr]
-        return job.outcome()  # type: ignore[no-any-return]
-    raise ProviderError("timeout", f"no whole answer within {request.timeout:g} s", retryable=True)
+        return await method(request)  # type: ignore[no-any-return]
+    raise _overdue(request)

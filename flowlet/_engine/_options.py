@@ -16,8 +16,8 @@ import anyio
 
 from .._scope import Scope
 from ..context import Frame, ModelStepRecord, RunRecord, StepRecord, current, describe
-from ..errors import StepTimeout
-from ..events import StepFinished, StepRetried, StepStarted
+from ..errors import ProviderError, StepTimeout
+from ..events import StepRetried, StepStarted
 from ..protocols import StepCall
 from ..settings import process
 from ..specs import Spec
@@ -47,20 +47,7 @@ def _closed(record: StepRecord, run: RunRecord, frame: Frame) -> None:
     current.set(frame)
     record.scope.leave()
     if run.observers:
-        assert record.index is not None
-        run.emit(
-            StepFinished(
-                run.info,
-                time.time(),
-                record.name,
-                record.index,
-                record.state,
-                record.ended - record.started,
-                record.attempts,
-                record.error,
-                record.parent,
-            )
-        )
+        run.tell_finished(record)
 
 
 def _completed(record: StepRecord) -> None:
@@ -76,6 +63,8 @@ def _policy(spec: Spec, record: StepRecord, run: RunRecord) -> Policy:
             run.emit(StepRetried(run.info, time.time(), record.name, record.index, attempt, wait, reason))
 
     def again(exc: Exception) -> bool:
+        if isinstance(exc, ProviderError) and ProviderError not in spec.step.retry_on:
+            return False  # the model call was tried again already
         retryable = getattr(exc, "retryable", True)
         return bool(retryable) and isinstance(exc, spec.step.retry_on) and record.scope.reason is None
 
@@ -218,10 +207,11 @@ async def _aone(
     outer = record.scope
     record.scope = Scope(outer.run_id, outer, time.monotonic() + timeout)
     try:
-        with anyio.move_on_after(timeout) as limit:
-            return await fn(*args, **kwargs)
-        if limit.cancelled_caught:
-            record.scope.stop("timeout")
+        with anyio.move_on_after(timeout):
+            result = await fn(*args, **kwargs)
+            if not record.scope.timed_out or outer.timed_out:
+                return result
+        record.scope.stop("timeout")
         raise StepTimeout(record.name, timeout)
     finally:
         record.scope.leave()

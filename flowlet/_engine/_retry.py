@@ -32,6 +32,37 @@ class Policy:
     initial: float = WAIT_INITIAL
 
 
+_NAME = "flowlet"
+
+
+def _quiet() -> None:
+    """Keep stamina's hooks, which log to what the host may have, from our retries: we tell them ourselves.
+
+    The hooks of the process hear of all other retries as before.
+    """
+    from stamina import instrumentation
+
+    hooks = instrumentation.get_on_retry_hooks()
+    if not all(isinstance(hook, _OfOthers) for hook in hooks):
+        instrumentation.set_on_retry_hooks(
+            [hook if isinstance(hook, _OfOthers) else _OfOthers(hook) for hook in hooks]
+        )
+
+
+@frozen
+class _OfOthers:
+    """A hook that hears of the retries of others only."""
+
+    hook: Callable[[Any], Any]
+
+    def __call__(self, details: Any) -> Any:
+        """Pass *details* on."""
+        return None if details.name == _NAME else self.hook(details)
+
+
+_OVER = Policy(1, lambda exc: False, lambda attempt, wait, exc: None)
+
+
 class _Waits:
     """How long to wait before the next attempt: what was asked for, or exponential with a little jitter."""
 
@@ -49,6 +80,7 @@ class _Waits:
         answer = self._policy.again(exc)
         if answer is False:
             return False
+        _quiet()
         self._asked = None if answer is True else float(answer)
         self._error = exc
         return 0.0  # stamina itself is not to sleep: a thread in time.sleep() can't be woken
@@ -66,15 +98,14 @@ class _Waits:
         self._backoff = backoff + backoff * random.uniform(0, JITTER)  # noqa: S311 -- spreads load, no secret
         return wait
 
-    def attempts(self) -> Any:
-        import logging
+    def forget(self) -> None:
+        """Let go of the call: stamina's own cycles are not to keep what it asked and was answered."""
+        self._policy, self._error = _OVER, None
 
+    def attempts(self) -> Any:
         import stamina
 
-        # stamina logs each retry; a library is quiet until the host sets logging up
-        if not (log := logging.getLogger("stamina")).handlers:
-            log.addHandler(logging.NullHandler())
-        return stamina.retry_context(
+        contexts: Any = stamina.retry_context(
             on=self.decide,
             attempts=self._policy.attempts,
             timeout=None,
@@ -82,6 +113,7 @@ class _Waits:
             wait_max=WAIT_MAX,
             wait_jitter=0,
         )
+        return contexts.with_name(_NAME, (), {})
 
 
 def _ended(waits: _Waits) -> BaseException:
@@ -93,11 +125,14 @@ def _ended(waits: _Waits) -> BaseException:
 def retry(policy: Policy, call: Callable[[int], T], pause: Callable[[float], object]) -> T:
     """Call ``call(attempt)`` until it succeeds, its error is final, or the attempts are used up."""
     waits = _Waits(policy)
-    for attempt in waits.attempts():
-        if wait := waits.before(attempt):
-            pause(wait)
-        with attempt:
-            return call(attempt.num)
+    try:
+        for attempt in waits.attempts():
+            if wait := waits.before(attempt):
+                pause(wait)
+            with attempt:
+                return call(attempt.num)
+    finally:
+        waits.forget()
     raise _ended(waits)
 
 
@@ -106,9 +141,12 @@ async def aretry(
 ) -> T:
     """Await ``call(attempt)`` until it succeeds, its error is final, or the attempts are used up."""
     waits = _Waits(policy)
-    async for attempt in waits.attempts():
-        if wait := waits.before(attempt):
-            await pause(wait)
-        with attempt:
-            return await call(attempt.num)
+    try:
+        async for attempt in waits.attempts():
+            if wait := waits.before(attempt):
+                await pause(wait)
+            with attempt:
+                return await call(attempt.num)
+    finally:
+        waits.forget()
     raise _ended(waits)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..context import MAX_DEPTH, Frame, RunRecord, current, describe
 from ..errors import DefinitionError, RunCancelled, RunStopped, WorkflowTimeout
-from ..events import FailureUnfetched, RunFinished, RunStarted
+from ..events import FailureUnfetched, RunStarted
 from ..metrics import RunState
 from ..protocols import StepCall
 from ..settings import process
@@ -63,8 +63,9 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
             f"child runs nest {MAX_DEPTH} deep: {_lineage(run)}; does a workflow call itself?"
         )
     run.simple = not run.observers and not (run.middleware and wrapping(run.middleware, StepCall))
-    if options.budget is not None:
-        run.meter = Meter(options.budget, f"run of {name!r}")
+    budget = options.budget or (process.settings.budget.run if parent is None else None)
+    if budget is not None:
+        run.meter = Meter(budget, f"run of {name!r}")
     if parent is None:
         run.origin = _origin()
         process.of(Recent).runs.append(run)
@@ -85,7 +86,7 @@ def _lineage(run: RunRecord) -> str:
 def begin(run: RunRecord, frame: Frame) -> None:
     current.set(frame)
     run.begin()
-    if run.observers:
+    if run.observers and not run.over:
         run.emit(RunStarted(run.info, time.time()))
 
 
@@ -93,9 +94,6 @@ def end(run: RunRecord, state: RunState, result: object = None, error: BaseExcep
     """End *run*, unless it is over."""
     if not run.end(state, result, error):
         return False
-    if run.observers:
-        text = None if error is None else describe(error)
-        run.emit(RunFinished(run.info, time.time(), state, run.duration(), text))
     if run.parent is not None and run.parent.open_children is not None:
         run.parent.open_children.discard(run)
     return True
@@ -160,6 +158,8 @@ def raise_end(run: RunRecord, exc: BaseException | None) -> None:
 
 def dropped(run: RunRecord) -> None:
     """Release what nobody can fetch any more; a failure that nobody fetched is told."""
+    if run.handle is not None and run.handle() is not None:
+        return
     if run.error is not None and not run.fetched and run.state in ("failed", "timeout"):
         process.notice(FailureUnfetched(run.info, time.time(), describe(run.error)))
     run.result = None

@@ -77,11 +77,12 @@ class _Runtime:
 class _Owed:
     """Something that is to begin on a loop."""
 
-    __slots__ = ("begin", "runtime")
+    __slots__ = ("begin", "blocked", "runtime")
 
-    def __init__(self, runtime: _Runtime, begin: Begin) -> None:
+    def __init__(self, runtime: _Runtime, begin: Begin, blocked: Callable[[], object] | None) -> None:
         self.runtime = runtime
         self.begin = begin
+        self.blocked = blocked
 
     def enter(self) -> None:
         """Begin, in the loop, unless another one was asked meanwhile."""
@@ -127,15 +128,16 @@ class Runtimes:
     def _of(self, port: Port) -> _Runtime | None:
         return next((runtime for runtime in list(self._by_backend.values()) if runtime.port is port), None)
 
-    def send(self, port: Port, begin: Begin) -> bool:
+    def send(self, port: Port, begin: Begin, blocked: Callable[[], object] | None = None) -> bool:
         """Have ``begin(port)`` called in the loop of *port*; False when that has ended.
 
-        When it is a background loop that turns out to be blocked, *begin* is called in a fresh one.
+        When it is a background loop that turns out to be blocked, *blocked* is called instead, or,
+        without one, *begin* in a fresh loop.
         """
         runtime = self._of(port)
         if runtime is None:
             return port.call(partial(begin, port))
-        owed = _Owed(runtime, begin)
+        owed = _Owed(runtime, begin, blocked)
         self._look_after(runtime)
         runtime.owed.add(owed)
         if port.call(owed.enter):
@@ -171,8 +173,12 @@ class Runtimes:
         runtime.stop()
         process.notice(LoopRetired(None if run is None else run.info, time.time(), runtime.backend, step))
         for owed in list(runtime.owed):
-            if owed.taken():
+            if not owed.taken():
+                continue
+            if owed.blocked is None:
                 self.send(self.port(runtime.backend), owed.begin)
+            else:
+                owed.blocked()
 
     def close(self) -> list[threading.Thread]:
         """End all loops when their tasks have ended; answer their threads."""

@@ -28,7 +28,7 @@ def sync_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot pa
     """Make the plain function that calls the sync step *fn*."""
     name, plain = spec.name, spec.plain
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: C901 -- the same
         frame = current.get()
         if frame is None:
             return fn(*args, **kwargs)
@@ -50,19 +50,21 @@ def sync_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot pa
         current.set(record)
         try:
             result = fn(*args, **kwargs)
+            record.ended = perf_counter()
+            record.state = "completed"
         except BaseException as exc:
             failed(record, run, exc)
             raise
         finally:
             current.set(frame)
-        record.ended = perf_counter()
-        record.state = "completed"
+            if not run.simple:  # somebody began to listen meanwhile
+                run.tell_finished(record)
         return result
 
     return call
 
 
-def async_step(spec: Spec, fn: Function) -> Function:
+def async_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot path, in one piece
     """Make the coroutine function that calls the async step *fn*."""
     name, plain = spec.name, spec.plain
 
@@ -86,13 +88,15 @@ def async_step(spec: Spec, fn: Function) -> Function:
         current.set(record)
         try:
             result = await fn(*args, **kwargs)
+            record.ended = perf_counter()
+            record.state = "completed"
         except BaseException as exc:
             failed(record, run, exc)
             raise
         finally:
             current.set(frame)
-        record.ended = perf_counter()
-        record.state = "completed"
+            if not run.simple:  # somebody began to listen meanwhile
+                run.tell_finished(record)
         return result
 
     ASYNC_CODE.add(call.__code__)
@@ -128,11 +132,14 @@ def _from_async_body(
     record = StepRecord(frame, run, spec.name)
     try:
         result = suspend(in_thread(record, fn, args, kwargs)).outcome()
+        record.ended = perf_counter()
+        record.state = "completed"
     except BaseException as exc:
         failed(record, run, exc)
         raise
-    record.ended = perf_counter()
-    record.state = "completed"
+    finally:
+        if not run.simple:
+            run.tell_finished(record)
     return result
 
 

@@ -30,6 +30,8 @@ class _Sum:
         self._completion = Completion("", model=request.model)
         self._pieces: list[str] = []
         self._ended = False
+        self.broken: BaseException | None = None
+        self.left_with: BaseException | None = None
 
     def add(self, delta: Delta) -> str:
         """Take *delta* in and give its text."""
@@ -53,6 +55,14 @@ class _Sum:
             self._attempts.answered(self._request, self.completion, duration)
         else:
             self._attempts.failed(self._request, exc, duration, self._completion.usage)
+
+    def ended_by(self, target: Target, exc: BaseException) -> BaseException:
+        """Book the call that ended with *exc*, and give what the caller is to see: his own error unchanged."""
+        own = exc is self.left_with and exc is not self.broken
+        self.left_with = self.broken = None
+        told = exc if own else shown(target, exc)
+        self.book(None if own else told)
+        return told
 
     def check(self) -> None:
         """Refuse an answer that ended badly.
@@ -102,10 +112,13 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
     attempts.hold(request).take(attempts.frame.scope)
     try:
         with method(request) as deltas:
-            yield _texts(deltas, total, attempts)
+            try:
+                yield _texts(deltas, total, attempts)
+            except BaseException as exc:
+                total.left_with = exc
+                raise
     except BaseException as exc:
-        told = shown(target, exc)
-        total.book(told)
+        told = total.ended_by(target, exc)
         if told is exc:
             raise
         raise told from exc
@@ -113,11 +126,17 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
 
 
 def _texts(deltas: Iterator[Delta], total: _Sum, attempts: Attempts) -> Iterator[str]:
-    for delta in deltas:
-        attempts.check()
-        if text := total.add(delta):
-            yield text
-    total.check()
+    try:
+        for delta in deltas:
+            attempts.check()
+            if text := total.add(delta):
+                yield text
+        total.check()
+    except Exception as exc:
+        told = total.broken = shown(attempts.target, exc)
+        if told is exc:
+            raise
+        raise told from exc
 
 
 @asynccontextmanager
@@ -136,10 +155,13 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
     try:
         opened: AbstractAsyncContextManager[AsyncIterator[Delta]] = method(request)  # type: ignore[assignment]
         async with opened as deltas:
-            yield _Texts(deltas, total, attempts)
+            try:
+                yield _Texts(deltas, total, attempts)
+            except BaseException as exc:
+                total.left_with = exc
+                raise
     except BaseException as exc:
-        told = shown(target, exc)
-        total.book(told)
+        told = total.ended_by(target, exc)
         if told is exc:
             raise
         raise told from exc
@@ -162,6 +184,17 @@ class _Texts:
         return self
 
     async def __anext__(self) -> str:
+        try:
+            return await self._next()
+        except StopAsyncIteration:
+            raise
+        except Exception as exc:
+            told = self._total.broken = shown(self._attempts.target, exc)
+            if told is exc:
+                raise
+            raise told from exc
+
+    async def _next(self) -> str:
         while True:
             try:
                 delta = await self._deltas.__anext__()

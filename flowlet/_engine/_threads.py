@@ -83,6 +83,10 @@ class Job:
             self.error = error = None  # no cycle from the traceback back to here
 
 
+def _nothing() -> None:
+    return
+
+
 class _Worker:
     __slots__ = ("job", "wake")
 
@@ -132,7 +136,7 @@ class Threads:
         worker = _Worker(job)
         try:
             started(partial(self._work, worker), "flowlet worker")
-        except BaseException:
+        except FlowletError:  # not after a Ctrl-C, when the thread goes on all the same
             with self._lock:
                 self._runnable -= 1
             raise
@@ -144,10 +148,10 @@ class Threads:
                 _here.job = job
                 job.run()
                 _here.job = None
-                done = job.done
+                done, job.done = job.done, _nothing
                 job = self._next(worker, job)
                 done()
-                del done
+                del done  # and the job forgot it, so that they don't keep each other
             if not worker.wake.acquire(timeout=IDLE_SECONDS) and self._retire(worker):
                 return
 
@@ -179,15 +183,29 @@ class Threads:
         return self._idle.pop() if self._idle else None, self._waiting.popleft()
 
     def _begin(self, following: tuple[_Worker | None, Job] | None) -> None:
-        if following is None:
-            return
-        worker, job = following
-        try:
-            self._assign(worker, job)
-        except FlowletError as exc:  # its own caller waits elsewhere, and is to hear it
-            job.error = exc
-            job.finished = True
-            job.done()
+        while following is not None:
+            worker, job = following
+            try:
+                self._assign(worker, job)
+            except FlowletError as exc:
+                following = self._refused(job, exc)
+            else:
+                return
+
+    def _refused(self, job: Job, exc: FlowletError) -> tuple[_Worker | None, Job] | None:
+        """Leave *job* to a thread at work, or, when there is none, let its caller hear *exc*; tell who is next."""
+        with self._lock:
+            if self._runnable:
+                self._waiting.appendleft(job)
+                return None
+            following = None
+            if self._waiting:
+                self._runnable += 1
+                following = self._idle.pop() if self._idle else None, self._waiting.popleft()
+        job.error = exc
+        job.finished = True
+        job.done()
+        return following
 
     def abandon(self, job: Job) -> bool:
         """Give the place of *job* back and stop caring for it; False when it has just finished."""

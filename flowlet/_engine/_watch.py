@@ -35,6 +35,16 @@ class Watch:
         self._serial = itertools.count()
         self._thread: threading.Thread | None = None
 
+    def start(self) -> None:
+        """Start the clock, so that it goes when no thread can be had any more.
+
+        Raises:
+            FlowletError: the system refuses the clock its thread.
+        """
+        with self._changed:
+            if self._thread is None:
+                self._thread = started(self._run, "flowlet watch")
+
     def at(self, when: float, call: Callable[[], object]) -> Timer:
         """Call *call* at *when* (``time.monotonic()``).
 
@@ -47,7 +57,7 @@ class Watch:
                 self._timers = [entry for entry in self._timers if entry[2].call is not None]
                 heapq.heapify(self._timers)
             if self._thread is None:
-                self._thread = started(self._run, "flowlet watch")
+                self.start()
             heapq.heappush(self._timers, (when, next(self._serial), timer))
             if self._timers[0][2] is timer:
                 self._changed.notify()

@@ -1,0 +1,73 @@
+"""The end of the process: background runs are cancelled, with grace for their model calls, and it is said."""
+
+from __future__ import annotations
+
+import atexit
+import time
+from functools import partial
+
+from ..context import RunRecord
+from ..events import RunsCancelledAtExit
+from ..settings import process
+from ._attempts import InFlight
+from ._crossing import SETTLE
+from ._runs import cancel
+from ._runtimes import Runtimes
+from ._threads import Latch
+from ._watch import Watch
+
+FAREWELL = 0.25
+"""Seconds that a background loop gets to close itself; one that is blocked does not hold the exit."""
+
+
+class Background:
+    """The runs that go on without the caller: on worker threads and background loops."""
+
+    def __init__(self) -> None:
+        self._runs: set[RunRecord] = set()
+        process.of(Watch).start()  # while the interpreter ends, no thread can be started any more
+
+    def add(self, run: RunRecord) -> None:
+        """Remember *run* until its end."""
+        self._runs.add(run)
+        run.on_end(partial(self._runs.discard, run))
+
+    def going_on(self) -> tuple[RunRecord, ...]:
+        """Those that have not ended."""
+        return tuple(self._runs)
+
+
+@atexit.register
+def say_farewell() -> None:
+    """Cancel the background runs, wait for their model calls within the grace, and close the loops."""
+    background = process.existing(Background)
+    runs = () if background is None else background.going_on()
+    try:
+        if runs:
+            process.notice(RunsCancelledAtExit(tuple(run.info for run in runs), time.time()))
+            _end(runs)
+        _close_loops()
+    except KeyboardInterrupt:  # whoever presses it now waits for nothing more
+        return
+
+
+def _end(runs: tuple[RunRecord, ...]) -> None:
+    for run in runs:
+        cancel(run)
+    settled = time.monotonic() + SETTLE
+    last = settled + process.settings.grace
+    calls = process.of(InFlight).calls
+    for run in runs:
+        latch = Latch()
+        run.on_end(latch.set)
+        while not run.over:
+            now = time.monotonic()
+            if now > last or (now > settled and not calls):
+                return
+            latch.wait(min(last, now + FAREWELL) - now)
+
+
+def _close_loops() -> None:
+    runtimes = process.existing(Runtimes)
+    for thread in () if runtimes is None else runtimes.close():
+        thread.join(FAREWELL)
