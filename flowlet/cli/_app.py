@@ -1,0 +1,173 @@
+"""The commands and their options; what they do is imported when they are called."""
+
+# Annotations are evaluated here: as texts, cyclopts would compile each of them at every start.
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+
+from . import _codes
+
+Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+
+
+def _no_option(_: object, value: str | None) -> None:
+    if value is not None and value.startswith("-") and value != "-":
+        raise ValueError("expected a file, or - alone")
+
+
+File = Annotated[
+    str | None, Parameter(metavar="FILE", allow_leading_hyphen=True, validator=_no_option, show_default=False)
+]
+Words = Annotated[str, Parameter(metavar="NAME=VALUE")]
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("flowlet")
+
+
+app = App(
+    name="flowlet",
+    help="Run, list and account for workflows made of plain functions.",
+    help_format="plaintext",
+    help_epilogue=_codes.EPILOGUE,
+    version=_version,
+    version_flags=["--version"],
+    print_error=False,
+    exit_on_error=False,
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+    end_of_options_delimiter="--",
+)
+
+
+def execute(argv: Sequence[str]) -> int:
+    """Execute the command that *argv* names, and give its exit code."""
+    try:
+        code: object = app(argv)
+    except CycloptsError as exc:
+        print(f"flowlet: {exc}{_advice(exc, argv)}", file=sys.stderr)
+        return _codes.USAGE
+    return code if isinstance(code, int) else _codes.OK
+
+
+def _advice(exc: CycloptsError, argv: Sequence[str]) -> str:
+    command = f" {argv[0]}" if argv and argv[0] in app else ""
+    help_line = f"\n  flowlet{command} --help tells the options"
+    if command == " run" and isinstance(exc, UnknownOptionError):
+        return f"\n  inputs of the workflow are written without dashes: name=value{help_line}"
+    return help_line
+
+
+def _guarded(work: Callable[[], int], as_json: bool, traceback: bool = False) -> int:
+    from ._errors import guarded
+
+    return guarded(work, as_json, _whole(traceback))
+
+
+def _whole(traceback: bool) -> bool:
+    return traceback or bool(os.environ.get("FLOWLET_DEBUG"))
+
+
+@app.command
+def run(
+    target: str,
+    /,
+    *inputs: Words,
+    input: File = None,
+    json: Json = False,
+    timeout: Annotated[float | None, Parameter(metavar="SECONDS")] = None,
+    model: Annotated[str | None, Parameter(metavar="PROVIDER:NAME")] = None,
+    backend: Literal["asyncio", "trio"] | None = None,
+    log: File = None,
+    report: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    quiet: Annotated[bool, Parameter(alias="-q", negative="", show_default=False)] = False,
+    traceback: Flag = False,
+) -> int:
+    """Run a workflow, a step or a plain function.
+
+    For example: flowlet run flows.py:talk topic=tea --model offline
+
+    Args:
+        target: module:name, or path/file.py:name.
+        inputs: inputs as name=value, read by the type hints; name:=value gives raw JSON.
+        input: a file with a JSON object of inputs, - for standard input; name=value wins over it.
+        json: write result, error and metrics as one JSON object; what steps print goes to stderr.
+        timeout: end the run after so many seconds.
+        model: the model where an LLM() names none; "offline" replaces all models.
+        backend: the event loop of async code.
+        log: write the log as JSON lines to this file, - for stderr.
+        report: write a report of the run to this HTML file.
+        quiet: don't show the progress of the run.
+        traceback: show the whole traceback of a failure (or set FLOWLET_DEBUG=1).
+    """
+    from ._run import Request, run_target
+
+    given = {"timeout": timeout, "model": model, "backend": backend}
+    options = {name: value for name, value in given.items() if value is not None}
+    request = Request(target, inputs, input, options, log, report, quiet)
+    return _guarded(lambda: run_target(request, json, _whole(traceback)), json, traceback)
+
+
+@app.command(name="list")
+def list_(module: str, /, *, json: Json = False, traceback: Flag = False) -> int:
+    """List the workflows and steps of a module, with their signatures.
+
+    Args:
+        module: a module's name, or path/file.py.
+        json: write one JSON object.
+        traceback: show the whole traceback when the module can't be imported.
+    """
+    from ._list import list_module
+
+    return _guarded(lambda: list_module(module, json), json, traceback)
+
+
+@app.command
+def usage(
+    *files: Annotated[str, Parameter(metavar="FILE", allow_leading_hyphen=True)],
+    by: Literal["model", "workflow", "step"] = "model",
+    json: Json = False,
+) -> int:
+    """Sum up the tokens and the cost of past runs, from their logs or their JSON results.
+
+    Args:
+        files: logs (flowlet run --log) or results (flowlet run --json); - for standard input.
+        by: what to sum up by.
+        json: write one JSON object.
+    """
+    from ._usage import sum_up
+
+    return _guarded(lambda: sum_up(files, by, json), json)
+
+
+@app.command
+def check(*, json: Json = False) -> int:
+    """Check the settings, file and environment, and tell what holds and from where.
+
+    Args:
+        json: write one JSON object.
+    """
+    from ._check import check_settings
+
+    return _guarded(lambda: check_settings(json), json)
+
+
+@app.command
+def init(directory: Path = Path(), /, *, json: Json = False) -> int:
+    """Make a small working project: a workflow, settings and a test. It overwrites nothing.
+
+    Args:
+        directory: where to make it.
+        json: write one JSON object.
+    """
+    from ._init import make_project
+
+    return _guarded(lambda: make_project(directory, json), json)

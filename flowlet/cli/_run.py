@@ -1,0 +1,163 @@
+"""``flowlet run``: find the function, read its inputs, run it, and say how it ended."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+
+from .._engine._handle import Run, start_handle
+from .._functions import build
+from .._signature import signature_of
+from ..errors import InputError, WorkflowTimeout
+from ..messages import JsonValue
+from ..metrics import ExecutionMetrics
+from ..settings import process
+from ..specs import checked_options, spec_of
+from ..workflows import with_options
+from . import _codes
+from ._errors import as_data, exit_code, tell
+from ._inputs import read_inputs
+from ._shown import json_of, write_json, write_result
+from ._signals import AtOnce, Signals
+from ._target import find
+
+Function = Callable[..., Any]
+
+
+@frozen
+class Request:
+    """What the command line asked for. *options* are those of one execution."""
+
+    target: str
+    words: tuple[str, ...]
+    input: str | None
+    options: Mapping[str, Any]
+    log: str | None
+    report: Path | None
+    quiet: bool
+
+
+def run_target(request: Request, as_json: bool, whole: bool) -> int:
+    """Run what *request* asks for and give the exit code; *whole* tells tracebacks of failures.
+
+    Raises:
+        FlowletError, Unloadable: before anything ran: the target, an input or an option is wrong.
+    """
+    with ExitStack() as stack:
+        if as_json:  # stdout is for the one object alone
+            stack.enter_context(redirect_stdout(sys.stderr))
+        fn = _with_run_options(find(request.target), request.options)
+        args, kwargs = read_inputs(fn, request.words, request.input)
+        _collect_garbage()
+        run, signals, error = _finish(request, lambda: start_handle(fn, args, kwargs))
+    if error is not None:
+        tell(error, whole)
+    if as_json:
+        write_json(_outcome(run, fn, error))
+    elif error is None:
+        write_result(run.result(), signature_of(fn).returns)
+    return _codes.OK if error is None else _code(run, signals, error)
+
+
+def _collect_garbage() -> None:
+    """Begin to, if the program did not yet: what was imported stays out of it."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
+def _with_run_options(fn: Function, options: Mapping[str, Any]) -> Function:
+    """Make *fn* with the options of its run: of a step, too, ``timeout`` is that of the whole."""
+    checked_options("options", options)
+    made = with_options(fn) if spec_of(fn) is None else fn
+    spec = spec_of(made)
+    assert spec is not None
+    return build(evolve(spec, run=evolve(spec.run, **options)))  # type: ignore[no-any-return]
+
+
+def _finish(
+    request: Request, start: Callable[[], Run[Any]]
+) -> tuple[Run[Any], Signals, BaseException | None]:
+    """Start the run and wait for its end, shown and logged as *request* says."""
+    with _leaving_at_once(), Signals() as signals, _watched(request):
+        run = start()
+        signals.cancel(run)
+        error: BaseException | None = None
+        try:
+            run.result()
+        except AtOnce:
+            raise
+        except BaseException as exc:  # noqa: BLE001 -- told by the caller
+            error = exc
+    if request.report is not None:
+        _report(run, request.report)
+    return run, signals, error
+
+
+@contextmanager
+def _watched(request: Request) -> Generator[None]:
+    """Log and show the runs that begin in this block; a log on stderr leaves no room for the display."""
+    if request.log is not None:
+        _log(request.log)
+    logs = process.settings.log
+    busy = request.log == "-" or (logs.level is not None and logs.file is None)
+    if request.quiet or busy:
+        yield
+        return
+    from ..display import live
+
+    with live(stream=sys.stderr):
+        yield
+
+
+def _log(target: str) -> None:
+    from ..observers.logs import log_to
+
+    try:
+        log_to(
+            sys.stderr if target == "-" else target, level="DEBUG", format=None if target == "-" else "json"
+        )
+    except OSError as exc:
+        raise InputError(f"--log {target}: {exc.strerror}") from None
+
+
+@contextmanager
+def _leaving_at_once() -> Generator[None]:
+    """End the process at a second signal, with the terminal as it was, waiting for nothing."""
+    try:
+        yield
+    except AtOnce as exc:
+        print("flowlet: ended at once", file=sys.stderr, flush=True)
+        os._exit(exc.args[0])
+
+
+def _code(run: Run[Any], signals: Signals, error: BaseException) -> int:
+    if run.state == "timeout" and isinstance(error, WorkflowTimeout):
+        return _codes.TIMEOUT
+    if run.state == "cancelled" and signals.exit_code is not None:
+        return signals.exit_code
+    return exit_code(error)
+
+
+def _outcome(run: Run[Any], fn: Function, error: BaseException | None) -> JsonValue:
+    return {
+        "result": None if error is not None else json_of(run.result(), signature_of(fn).returns),
+        "error": None if error is None else as_data(error),
+        "metrics": json_of(run.metrics, ExecutionMetrics),
+    }
+
+
+def _report(run: Run[Any], file: Path) -> None:
+    from ..display import report
+
+    try:
+        report(run, file)
+    except OSError as exc:
+        print(f"flowlet: --report {file}: {exc.strerror}; no report was written", file=sys.stderr)
