@@ -261,12 +261,12 @@ def many() -> None:
 
 
 @step
-def ask(question: str, llm: LLM = LLM()) -> str:  # noqa: B008
+def ask(question: str, llm: LLM = LLM()) -> str:
     return llm.ask(question)
 
 
 @step
-async def aask(question: str, llm: AsyncLLM = AsyncLLM()) -> str:  # noqa: B008
+async def aask(question: str, llm: AsyncLLM = AsyncLLM()) -> str:
     return await llm.ask(question)
 
 
