@@ -34,12 +34,13 @@ if TYPE_CHECKING:
         failure_of,
     )
     from .llm import LLM, AsyncLLM, register_provider
-    from .messages import Completion, Message
+    from .messages import Completion, Message, Parameters
     from .metrics import CallRecord, ExecutionMetrics, StepMetrics, TokenUsage, Usage
     from .observers.logs import log_to
+    from .pricing import Price
     from .prompts import chain, prompt
     from .protocols import ModelCall, RunCall, StepCall
-    from .settings import Settings, configure
+    from .settings import Budgets, LogSettings, Settings, configure
     from .specs import Budget
     from .steps import is_step, step
     from .totals import usage
@@ -50,6 +51,7 @@ __all__ = [
     "BridgeError",
     "Budget",
     "BudgetExceeded",
+    "Budgets",
     "CallRecord",
     "Completion",
     "ConfigError",
@@ -59,10 +61,13 @@ __all__ = [
     "FlowletError",
     "InputError",
     "LLM",
+    "LogSettings",
     "Message",
     "ModelCall",
     "OutputError",
+    "Parameters",
     "PluginError",
+    "Price",
     "ProviderError",
     "Refused",
     "ResultNotReady",
@@ -108,11 +113,12 @@ _HOMES = {
     "display": "live report",
     "errors": "BridgeError BudgetExceeded ConfigError DefinitionError Failure FlowletError InputError OutputError PluginError ProviderError Refused ResultNotReady RunCancelled RunStopped StepTimeout Truncated WorkflowTimeout failure_of",
     "llm": "LLM AsyncLLM register_provider",
-    "messages": "Completion Message",
+    "messages": "Completion Message Parameters",
     "observers.logs": "log_to",
     "prompts": "chain prompt",
     "protocols": "ModelCall RunCall StepCall",
-    "settings": "Settings configure",
+    "pricing": "Price",
+    "settings": "Budgets LogSettings Settings configure",
     "steps": "is_step step",
     "metrics": "CallRecord ExecutionMetrics StepMetrics TokenUsage Usage",
     "specs": "Budget",

@@ -182,9 +182,10 @@ class WorkflowTimeout(FlowletError, TimeoutError):
     metrics: ExecutionMetrics = field(repr=False)
 
     def __str__(self) -> str:
-        names = [s.name for s in self.metrics.steps if s.state == "running"]
+        steps = self.metrics.all_steps()
+        names = [s.name for s in steps if s.state == "running"]
         running = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        done = sum(s.state == "completed" for s in self.metrics.steps)
+        done = sum(s.state == "completed" for s in steps)
         where = f"in step {running}" if running else "between steps"
         return (
             f"workflow {self.workflow!r} did not finish within its timeout of {self.timeout:g} s "

@@ -283,16 +283,17 @@ NOTHING_CONFIGURED = """no model provider is configured. One of these is needed:
   - for OpenAI, set OPENAI_API_KEY=sk-... in the environment
   - for a compatible server (llama.cpp, vLLM, Ollama), set OPENAI_BASE_URL=http://localhost:8000/v1
     and FLOWLET_MODEL=openai:<its model>
-  - to try flowlet without a model, set FLOWLET_MODEL=offline (answers are made up, nothing is sent)"""
+  - to try flowlet without a model, set FLOWLET_MODEL=offline (answers are made up, nothing is sent)
+FLOWLET_MODEL and OPENAI_BASE_URL are read when flowlet is first used; in a session that goes on,
+call flowlet.configure(model="offline") instead."""
 
 
 def _unknown(chosen: str, name: str) -> ConfigError:
     names = sorted({*Builtin.names, *process.settings.providers})
-    if ":" not in chosen:
-        return ConfigError(
-            f"model {chosen!r} does not say whose it is: write provider:model, such as openai:{chosen}"
-        )
     hint = nearest(name, names)
+    if ":" not in chosen:
+        meant = f"; did you mean {hint!r}?" if hint else f", such as openai:{chosen}"
+        return ConfigError(f"model {chosen!r} does not say whose it is: write provider:model{meant}")
     return ConfigError(
         f"model {chosen!r}: there is no provider {name!r}"
         + (f"; did you mean {hint!r}?" if hint else "")

@@ -156,3 +156,7 @@ class ExecutionMetrics:
     parent_id: str | None = None
     correlation_id: str | None = None
     tags: tuple[str, ...] = ()
+
+    def all_steps(self) -> list[StepMetrics]:
+        """The steps of this run and of its child runs."""
+        return [*self.steps, *(step for child in self.children for step in child.all_steps())]

@@ -110,6 +110,8 @@ def chain(
     """
     if not links:
         raise DefinitionError("chain() needs at least one step")
+    if faults := [fault for link in links if (fault := _link_fault(link)) is not None]:
+        raise DefinitionError(f"chain {name!r}: " + "; ".join(faults))
     steps = [_link(link, llm) for link in links]
     inputs = _checked(steps, name)
 
@@ -119,9 +121,7 @@ def chain(
             value = await arun(step, value)
         return value
 
-    signature = _looks(
-        run_chain, name, {inputs[0].name: inputs[0].hint}, signature_of(steps[-1]).returns
-    )
+    signature = _looks(run_chain, name, {inputs[0].name: inputs[0].hint}, signature_of(steps[-1]).returns)
     run_chain.__doc__ = " → ".join(signature_of(step).name for step in steps)
     return decorated("workflow", run_chain, {})
 
@@ -130,11 +130,6 @@ def _link(link: Link, llm: AsyncLLM) -> Callable[..., Any]:
     if not isinstance(link, str):
         return link
     parsed = Template.parse(link)
-    if len(parsed.names) != 1:
-        raise DefinitionError(
-            f"the prompt {link!r} in a chain needs one {{name}} for the output before it, "
-            f"and has {len(parsed.names)}"
-        )
     (name,) = parsed.names
 
     async def ask(value: Any) -> str:
@@ -144,30 +139,36 @@ def _link(link: Link, llm: AsyncLLM) -> Callable[..., Any]:
     return decorated("step", ask, {})
 
 
-def _checked(steps: Sequence[Callable[..., Any]], name: str) -> list[Parameter]:
-    """The one input of each step; all faults at once."""
-    faults = [fault for step in steps if (fault := _input_fault(step)) is not None]
-    if not faults:
-        inputs = [signature_of(step).positional[0] for step in steps]
-        for before, step, taken in zip(steps, steps[1:], inputs[1:], strict=False):
-            given, gives = signature_of(step).name, signature_of(before)
-            if not fits(gives.returns, taken.hint):
-                faults.append(
-                    f"{gives.name} gives {_said(gives.returns)}, but {given} takes {_said(taken.hint)}"
-                )
-        if not faults:
-            return inputs
-    raise DefinitionError(f"chain {name!r}: " + "; ".join(faults))
-
-
-def _input_fault(step: Callable[..., Any]) -> str | None:
-    if not callable(step):
-        return f"{step!r} is neither a step nor a prompt"
-    signature = signature_of(step)
+def _link_fault(link: Link) -> str | None:
+    """What keeps *link* from taking the one output before it."""
+    if isinstance(link, str):
+        names = len(Template.parse(link).names)
+        return (
+            None
+            if names == 1
+            else f"the prompt {link!r} needs one {{name}} for the output before it, and has {names}"
+        )
+    if not callable(link):
+        return f"{link!r} is neither a step nor a prompt"
+    signature = signature_of(link)
     required = [p for p in signature.parameters if p.required]
     if not signature.positional or len(required) > 1:
         return f"{signature} does not take a single input"
     return None
+
+
+def _checked(steps: Sequence[Callable[..., Any]], name: str) -> list[Parameter]:
+    """The one input of each step; all neighbours that do not fit are told at once."""
+    signatures = [signature_of(step) for step in steps]
+    inputs = [signature.positional[0] for signature in signatures]
+    faults = [
+        f"{gives.name} gives {_said(gives.returns)}, but {takes.name} takes {_said(taken.hint)}"
+        for gives, takes, taken in zip(signatures, signatures[1:], inputs[1:], strict=False)
+        if not fits(gives.returns, taken.hint)
+    ]
+    if faults:
+        raise DefinitionError(f"chain {name!r}: " + "; ".join(faults))
+    return inputs
 
 
 def _said(hint: Any) -> str:

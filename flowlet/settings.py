@@ -83,7 +83,18 @@ class Process:
     """Who says what nobody may miss, where no log does; the layers above set it."""
 
     def __init__(self) -> None:
+        self._at_end: list[Callable[[], object]] = []
         self.reset()
+
+    def at_end(self, close: Callable[[], object]) -> None:
+        """Call *close* when the interpreter ends, after the last model call."""
+        self._at_end.append(close)
+
+    def end(self) -> None:
+        """Close what the process shares: connections, then logs."""
+        while self._at_end:
+            self._at_end.pop()()
+        self.close_logs()
 
     def reset(self) -> None:
         """Forget everything, as in a fresh process."""
@@ -201,7 +212,7 @@ class Process:
 
 process = Process()
 os.register_at_fork(after_in_child=process.after_fork)
-atexit.register(process.close_logs)  # first in, last out: what is told at exit is logged
+atexit.register(process.end)  # first in, last out: the end of runs comes before, and is still logged
 
 
 def configure(**changes: Unpack[Changes]) -> None:

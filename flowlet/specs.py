@@ -36,6 +36,12 @@ class Budget:
     tokens: int | None = None
     cost: Decimal | None = field(default=None, converter=_dollars)
 
+    def __attrs_post_init__(self) -> None:
+        values = ((name, getattr(self, name)) for name in ("calls", "tokens", "cost"))
+        negative = [f"{name}={value}" for name, value in values if value is not None and not value >= 0]
+        if negative:
+            raise DefinitionError(f"a budget can't be negative: {', '.join(negative)}")
+
 
 @frozen
 class RunOptions:

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from ._engine._calls import run_async, run_sync
 from ._engine._handle import Run, newest_here, recent, start_handle
 from ._functions import changed, decorated
-from .specs import Backend, Options, spec_of
+from .specs import Backend, Budget, Options, spec_of
 
 __all__ = [
     "Run",
@@ -38,6 +38,7 @@ def workflow(
     backend: Backend | None = None,
     model: str | None = None,
     middleware: Iterable[Callable[..., Any]] = (),
+    budget: Budget | None = None,
 ) -> Callable[[F], F]: ...
 def workflow(fn: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     """Mark a function, sync or async, as a workflow: its body is plain Python that calls steps.
@@ -53,6 +54,7 @@ def workflow(fn: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
         backend: the event loop of its background runs, ``"asyncio"`` or ``"trio"``.
         model: what ``LLM()`` leaves open, as ``provider:name``.
         middleware: wraps its steps, model calls and runs, inside those of the settings.
+        budget: what the model calls of one run may use, child runs included.
 
     Raises:
         DefinitionError: it is no plain function, or an option can't have its value.
@@ -72,7 +74,7 @@ def with_options(fn: F, **options: Unpack[Options]) -> F:
     """Make the same function with other options: ``run(with_options(talk, timeout=10), "tea")``.
 
     Of a workflow, or a plain function: ``timeout``, ``run_id``, ``correlation_id``, ``tags``, ``backend``,
-    ``model``, ``middleware``, ``name``. Of a step: what ``@step`` takes, and those of a run for when the
+    ``model``, ``middleware``, ``budget``, ``name``. Of a step: what ``@step`` takes, and those of a run for when the
     step is run by itself (``model`` holds for its model calls in any run).
 
     Raises:

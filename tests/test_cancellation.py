@@ -417,6 +417,7 @@ async def test_who_waits_for_a_handle_does_not_own_its_run(trap):
         return "done"
 
     handle = start(body)
+    until(lambda: handle.state == "running")
     with anyio.move_on_after(0.02) as scope:
         await handle
     assert scope.cancelled_caught

@@ -111,7 +111,9 @@ class Meter:
 
 
 def _said(name: str, value: Any) -> str:
-    return f"${value}" if name == "cost" else f"{value} {name}"
+    if name == "cost":
+        return f"${value}"
+    return f"{value} {name.removesuffix('s') if value == 1 else name}"
 
 
 class Hold:

@@ -20,6 +20,7 @@ from anyio.lowlevel import RunVar
 from openai import AsyncOpenAI, OpenAI
 
 from ..errors import ProviderError
+from ..settings import process
 from ._deadline import PunctualBackend
 from ._openai_account import Account
 from ._openai_body import achunks, chunks
@@ -81,6 +82,14 @@ def close(account: Account) -> None:
         found = shared.clients.pop(account, None)
     if found is not None:
         found.close()
+
+
+def _close_all() -> None:
+    for account in list(_shared[-1].clients):
+        close(account)
+
+
+process.at_end(_close_all)
 
 
 async def async_client(account: Account) -> AsyncOpenAI:
