@@ -273,8 +273,8 @@ def test_a_refusal_of_a_budget_is_told(log: io.StringIO) -> None:
     with pytest.raises(BudgetExceeded):
         run(with_options(greedy, budget=Budget(calls=1)))
     (refusal,) = [line for line in told(log) if line["event"] == "budget_refused"]
-    assert refusal.items() >= {"level": "WARNING", "model": "offline", "spent": "1 calls"}.items()
-    assert refusal["limit"] == "1 calls"
+    assert refusal.items() >= {"level": "WARNING", "model": "offline", "spent": "1 call"}.items()
+    assert refusal["limit"] == "1 call"
 
 
 @pytest.mark.usefixtures("no_waits")
