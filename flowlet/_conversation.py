@@ -47,7 +47,7 @@ class Conversation:
         self.request = request
         if returns is not str:
             self._format: OutputFormat = _output_format(returns)
-            self._use(process.of(Modes).of(target, request.model))
+            self._use(_modes(target).of(target, request.model))
 
     def _use(self, mode: _Mode) -> None:
         self._mode = mode
@@ -66,7 +66,7 @@ class Conversation:
         if error.kind != "unsupported" or self._returns is str or self._mode == "prompt":
             raise error
         mode = _MODES[_MODES.index(self._mode) + 1]
-        process.of(Modes).lower(self._target, self._plain.model, mode)
+        _modes(self._target).lower(self._target, self._plain.model, mode)
         self._use(mode)
 
     def hear(self, completion: Completion) -> None:
@@ -101,6 +101,12 @@ class Conversation:
         told = "\n".join(("That answer does not fit:", *faults, "Answer again, with the JSON alone."))
         messages = (*self.request.messages, Message("assistant", text), Message("user", told))
         self.request = evolve(self.request, messages=messages)
+
+
+def _modes(target: Target) -> Modes:
+    """What is known of the provider; a recording has knowledge of its own, so that its replay asks alike."""
+    own: object = getattr(target.provider, "modes", None)
+    return own if isinstance(own, Modes) else process.of(Modes)
 
 
 def _with_schema(message: Message, output: OutputFormat) -> Message:

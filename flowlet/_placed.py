@@ -130,10 +130,10 @@ class _Reading:
         if name in section.fields:
             return f"{name} can't be set in a file; pass it to configure({name}=...)"
         where = f" in {'.'.join(path)}" if path else ""
-        near = nearest(name, section.in_files)
         others = [leaf.name for leaf in leaves(self.root) if leaf.path[-1] == name]
-        if near is None and others:
+        if others:
             return f"{name} is no setting{where}; it belongs in {_place_of(others)}"
+        near = nearest(name, section.in_files)
         hint = f"; did you mean {near}?" if near else f"; expected one of: {', '.join(section.in_files)}"
         return f"{name} is no setting{where}{hint}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .errors import RunStopped
 
@@ -13,6 +13,27 @@ guard = threading.RLock()
 """Guards what several threads change in records: held for a few instructions, never across a call out."""
 
 os.register_at_fork(before=guard.acquire, after_in_parent=guard.release, after_in_child=guard.release)
+
+
+def call_all(calls: Iterable[Callable[[], object]]) -> None:
+    """Make all *calls*, whatever they raise; the first failure is told as that of a thread. Ctrl-C goes on."""
+    failure: BaseException | None = None
+    for call in calls:
+        try:
+            call()
+        except BaseException as exc:  # noqa: BLE001 -- told below
+            failure = failure or exc
+    if failure is None:
+        return
+    thread = threading.current_thread()
+    try:
+        if isinstance(failure, KeyboardInterrupt) and thread is threading.main_thread():
+            raise failure
+        threading.excepthook(
+            threading.ExceptHookArgs((type(failure), failure, failure.__traceback__, thread))
+        )
+    finally:
+        failure = None
 
 
 class Scope:
@@ -50,8 +71,9 @@ class Scope:
 
     def stop(self, reason: str) -> None:
         """Stop everything below, for *reason*: ``cancelled``, ``timeout``, ``failed`` or ``over``."""
-        for hook in self._close(reason, []):
-            hook()
+        hooks = self._close(reason, [])
+        if hooks:
+            call_all(hooks)
 
     def _close(self, reason: str, hooks: list[Callable[[], object]]) -> list[Callable[[], object]]:
         with guard:

@@ -54,7 +54,7 @@ def from_environment(environment: Mapping[str, str], section: Section, faults: l
         if variable in known and text.strip():
             found = merged(found, read_text(known[variable], text, faults))
         elif variable not in (*known, *_OTHERS) and _is_meant_for_us(variable):
-            faults.append(Fault(variable, _unknown(variable, (*known, *_OTHERS))))
+            faults.append(Fault(variable, _unknown(variable, (*known, *_OTHERS), section)))
     return found
 
 
@@ -62,9 +62,14 @@ def _is_meant_for_us(variable: str) -> bool:
     return variable.startswith("FLOWLET_") and not _KUBERNETES.fullmatch(variable)
 
 
-def _unknown(variable: str, known: tuple[str, ...]) -> str:
+def _unknown(variable: str, known: tuple[str, ...], section: Section) -> str:
     if is_secret_name(variable):
         return "flowlet reads no such variable; the key of OpenAI goes into OPENAI_API_KEY"
+    if within := [name for name in known if name.startswith(f"{variable}_")]:
+        return f"flowlet reads no such variable; expected one of: {', '.join(sorted(within))}"
+    setting = variable.removeprefix("FLOWLET_").lower()
+    if setting in section.in_files:
+        return f"flowlet reads no such variable; {setting} can be set in {FILE} only"
     hint = nearest(variable, known)
     return "flowlet reads no such variable; " + (
         f"did you mean {hint}?" if hint else f"expected one of: {', '.join(sorted(known))}"

@@ -139,19 +139,25 @@ class Signature:
                 yield f"{name}: unexpected{did_you_mean(name, self.named)}"
 
 
-_CACHE: WeakKeyDictionary[Any, Signature] = (
-    WeakKeyDictionary()
-)  # each access is one step, so it needs no lock
+_CACHES: tuple[WeakKeyDictionary[Any, Signature], WeakKeyDictionary[Any, Signature]] = (
+    WeakKeyDictionary(),
+    WeakKeyDictionary(),
+)  # as written, and as it is called; each access is one step, so it needs no lock
 
 
-def signature_of(fn: Callable[..., object]) -> Signature:
-    """The signature of *fn*, from the second time on as it was read at the first."""
+def signature_of(fn: Callable[..., object], *, called: bool = False) -> Signature:
+    """The signature of *fn*, from the second time on as it was read at the first.
+
+    It is that of the function as written, or, when *called*, of what is called: a decorator around it
+    may supply arguments.
+    """
+    cache = _CACHES[called]
     try:
-        found = _CACHE.get(fn)
+        found = cache.get(fn)
     except TypeError:  # it has no hash, or takes no weak reference
-        return _read(fn)
+        return _read(fn, called)
     if found is None:
-        found = _CACHE[fn] = _read(fn)
+        found = cache[fn] = _read(fn, called)
     return found
 
 
@@ -161,7 +167,7 @@ def check_inputs(fn: Callable[..., object], args: Sequence[Any], kwargs: Mapping
     Raises:
         InputError: arguments are missing, unexpected, or do not fit their hints; every fault is listed.
     """
-    signature = signature_of(fn)
+    signature = signature_of(fn, called=True)
     if signature.plainly_takes(args, kwargs):
         return
     faults = signature.faults(args, kwargs)
@@ -175,7 +181,7 @@ def check_result(fn: Callable[..., object], value: object) -> None:
     Raises:
         InputError: *value* does not fit; every fault is listed.
     """
-    signature = signature_of(fn)
+    signature = signature_of(fn, called=True)
     shape, quick = signature.returned
     if quick is None or type(value) in quick:
         return
@@ -184,10 +190,10 @@ def check_result(fn: Callable[..., object], value: object) -> None:
         raise InputError(f"the result of {signature.name}() does not fit its hint", faults)
 
 
-def _read(fn: Callable[..., object]) -> Signature:
+def _read(fn: Callable[..., object], called: bool) -> Signature:
     hints = function_hints(fn)
     try:
-        plain = inspect.signature(fn)
+        plain = inspect.signature(fn, follow_wrapped=not called)
     except ValueError:  # some builtins have none
         plain = _UNKNOWN
     parameters = tuple(_parameter(p, hints.get(p.name, Any)) for p in plain.parameters.values())

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
+from types import CodeType
 from typing import Any
 
-from ._scope import Scope, guard
+from ._scope import Scope, call_all, guard
 from .events import Event, RunFinished, RunInfo, StepFinished
 from .metrics import CallRecord, ExecutionMetrics, RunState, StepMetrics, StepState, Usage
 from .settings import process
@@ -121,9 +123,11 @@ class RunRecord:
         "depth",
         "ended",
         "error",
+        "error_text",
         "fetched",
         "handle",
         "id",
+        "kept",
         "launched",
         "limit",
         "meter",
@@ -143,6 +147,7 @@ class RunRecord:
         "steps",
         "tags",
         "timeout",
+        "trail",
         "workflow",
     )
 
@@ -165,10 +170,13 @@ class RunRecord:
         self.open_children: set[RunRecord] | None = None
         self.result: Any = None
         self.error: BaseException | None = None
+        self.error_text: str | None = None
+        self.trail: tuple[tuple[CodeType, int], ...] = ()
+        self.kept = False
         self.fetched = False
         self.handle: Any = None
         self.port: Any = None
-        self.origin: tuple[int, object] | None = None
+        self.origin: tuple[object, object] | None = None
         self._callbacks: list[Callable[[], object]] | None = None
         self.launched = False
         self.limit: Any = None
@@ -232,9 +240,9 @@ class RunRecord:
 
     def cancel_task(self) -> None:
         """Cancel the task that executes the body, from any thread."""
-        limit = self.limit
-        if limit is not None:
-            self.port.call(limit.cancel)
+        limit, port = self.limit, self.port
+        if limit is not None and port is not None:
+            port.call(limit.cancel)
 
     def tell_finished(self, step: StepRecord) -> None:
         """Tell the observers of this run that *step* ended."""
@@ -261,20 +269,28 @@ class RunRecord:
 
     def end(self, state: RunState, result: object = None, error: BaseException | None = None) -> bool:
         """Reach a terminal state; the first one counts, and only it answers True."""
+        text = None if error is None else describe(error)
         with guard:
             if self.state in TERMINAL:
                 return False
-            self.result = result
+            self.result = result if self.kept else None
             self.error = error
+            self.error_text = text
             self.ended = time.perf_counter()
             self.state = state
             callbacks, self._callbacks = self._callbacks, None
         if self.observers:  # before anybody who waits goes on
-            text = None if error is None else describe(error)
             self.emit(RunFinished(self.info, time.time(), state, self.duration(), text))
-        for callback in callbacks or ():
-            callback()
+        if callbacks:
+            call_all(callbacks)
         return True
+
+    def release(self) -> None:
+        """Forget the outcome, which went to the caller; of an error what records tell stays."""
+        error, self.error, self.result = self.error, None, None
+        self.kept = self.launched = False
+        if error is not None:
+            self.trail = trail_of(error)
 
     def on_end(self, callback: Callable[[], object]) -> None:
         """Call *callback* when the run is over, at once if it is."""
@@ -316,7 +332,7 @@ class RunRecord:
             calls=calls,
             children=tuple(child.metrics() for child in list(self.children)),
             usage=Usage.of(self.all_calls()),
-            error=None if self.error is None else describe(self.error),
+            error=self.error_text,
             parent_id=None if self.parent is None else self.parent.id,
             correlation_id=self.correlation_id,
             tags=self.tags,
@@ -360,7 +376,15 @@ def describe(exc: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
+def trail_of(error: BaseException) -> tuple[tuple[CodeType, int], ...]:
+    """The lines that *error* was raised through, each once, the innermost first."""
+    lines = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    return tuple(dict.fromkeys(reversed(lines)))
+
+
 current: ContextVar[Frame | None] = ContextVar("flowlet_frame", default=None)
+
+os.register_at_fork(after_in_child=lambda: current.set(None))  # the runs around it are the parent's
 
 
 def here() -> Frame:

@@ -310,7 +310,8 @@ class Failure:
     def note(self) -> str:
         """Say the place in one line, as the exception's note does."""
         attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
-        return f"in step {' > '.join(self.path)!r}{attempt} of workflow {self.workflow!r} (run {self.run_id})"
+        path = self.path if len(self.path) <= 6 else (*self.path[:2], "…", *self.path[-3:])
+        return f"in step {' > '.join(path)!r}{attempt} of workflow {self.workflow!r} (run {self.run_id})"
 
 
 def attribute(exc: BaseException, failure: Failure) -> None:

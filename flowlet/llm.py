@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any, TypeVar, cast, overload
 
 from attrs import evolve, field, fields, frozen
@@ -25,6 +27,12 @@ from .specs import checked_options
 __all__ = ["LLM", "AsyncLLM", "register_provider"]
 
 T = TypeVar("T")
+
+StandIn = Callable[[str, Callable[[], LLMProvider]], LLMProvider]
+"""Given a provider's name and what finds it: the one to ask in its place."""
+
+stand_in: ContextVar[StandIn | None] = ContextVar("flowlet_stand_in", default=None)
+"""Who stands before all providers here: a recording. A variable of its own, since tests have no run."""
 
 process.follow_log = follow  # for model calls outside of any workflow
 process.diagnostics = process.notices = (diagnose,)
@@ -266,12 +274,18 @@ def resolve(pinned: str | None) -> tuple[LLMProvider, str, str]:
     if chosen != "offline":
         chosen = pinned or chosen
     name, _, model = chosen.partition(":")
+    instead = stand_in.get()
+    provider = _find(chosen, name) if instead is None else instead(name, partial(_find, chosen, name))
+    return provider, name, model or name
+
+
+def _find(chosen: str, name: str) -> LLMProvider:
     provider = process.settings.providers.get(name) or process.of(Builtin).get(name)
     if provider is None:
         raise _unknown(chosen, name)
     if name == "openai" and name not in process.settings.providers and not _openai_is_set_up():
         raise ConfigError(NOTHING_CONFIGURED)
-    return provider, name, model or name
+    return provider
 
 
 def _openai_is_set_up() -> bool:
@@ -297,5 +311,5 @@ def _unknown(chosen: str, name: str) -> ConfigError:
     return ConfigError(
         f"model {chosen!r}: there is no provider {name!r}"
         + (f"; did you mean {hint!r}?" if hint else "")
-        + f" There are: {', '.join(names)}. Others are made known with flowlet.register_provider(name, provider)."
+        + f". There are: {', '.join(names)}. Others are made known with flowlet.register_provider(name, provider)."
     )

@@ -166,6 +166,11 @@ class Process:
         with self.lock:
             self._settings = evolve(self.settings, **_checked(changes))
 
+    def observe(self, change: Callable[[tuple[Observer, ...]], Iterable[Observer]]) -> None:
+        """Change who observes, without what reads and checks settings: the command line starts so."""
+        with self.lock:
+            self._settings = evolve(self.settings, observers=tuple(change(self.settings.observers)))
+
     def of(self, service: type[T]) -> T:
         """The one instance of *service* in this process."""
         found = self._services.get(service)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Literal, TypedDict
 
@@ -116,7 +117,12 @@ def spec_of(fn: Callable[..., object]) -> Spec | None:
 
 
 def is_async(fn: Callable[..., object]) -> bool:
-    """Whether a call of *fn* is to be awaited: a coroutine function, or an object whose ``__call__`` is one."""
+    """Whether a call of *fn* is to be awaited: a coroutine function, or an object whose ``__call__`` is one.
+
+    A partial is as what it calls.
+    """
+    while isinstance(fn, partial):
+        fn = fn.func
     if inspect.iscoroutinefunction(fn):
         return True
     return not isinstance(fn, _PLAIN) and inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004

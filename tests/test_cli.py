@@ -823,3 +823,48 @@ def test_a_closed_pipe_is_quiet(argv: tuple[str, ...]) -> None:
     ran.stdout = None
     _, err = ran.communicate(timeout=PATIENCE)
     assert (ran.returncode, err) == (141, "")
+
+
+# --- recordings -----------------------------------------------------------------------------------
+
+
+def test_a_run_is_recorded_and_replayed(call: Call, project: Path) -> None:
+    """What was recorded once is answered again; what was not is told, with the difference."""
+    argv = ("run", "flows:answer", "question=Why?", "--model", "offline", "-q")
+    code, first, _ = call(*argv, "--record", "talk.json")
+    assert code == 0
+    text = (project / "talk.json").read_text()
+    (project / "talk.json").write_text(text.replace("[offline]", "[recorded]"))
+    assert call(*argv, "--replay", "talk.json") == (0, first.replace("[offline]", "[recorded]"), "")
+    code, out, err = call(
+        "run", "flows:answer", "question=How?", "--model", "offline", "--replay", "talk.json"
+    )
+    assert (code, out) == (1, "")
+    assert '+      "content": "How?"' in err
+
+
+def test_a_replay_without_a_file_is_told(call: Call) -> None:
+    """Before anything runs; nor can it be recorded at the same time."""
+    code, _, err = call("run", "flows:answer", "question=Why?", "--replay", "none.json")
+    assert (code, "--replay none.json: there is no such file" in err) == (2, True)
+    code, _, err = call("run", "flows:answer", "question=Why?", "--replay", "a", "--record", "b")
+    assert (code, "can't be given together" in err) == (2, True)
+
+
+def test_calls_that_a_replay_did_not_use_are_told(call: Call) -> None:
+    """In a line on stderr; the result stands."""
+    call("run", "flows:both", "question=Why?", "--model", "offline", "-q", "--record", "talk.json")
+    argv = ("run", "flows:answer", "question=Why?", "--model", "offline", "-q", "--replay", "talk.json")
+    code, out, err = call(*argv)
+    assert code == 0
+    assert "Why?" in out
+    assert err == "flowlet: recorded calls of talk.json that were not used: 1\n"
+
+
+def test_a_recording_that_can_not_be_written_does_not_lose_the_result(call: Call, project: Path) -> None:
+    """It is told, and the result stands."""
+    argv = ("run", "flows:answer", "question=Why?", "--model", "offline", "-q", "--record", str(project))
+    code, out, err = call(*argv)
+    assert code == 0
+    assert "Why?" in out
+    assert "can't be written" in err

@@ -52,10 +52,11 @@ def assert_prints(printed: str, promised: str | None) -> None:
 
 @pytest.mark.parametrize("page", PLAIN, ids=name_of)
 def test_blocks_run_offline(
-    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What a reader copies works and prints what the page says; for illustration only is another fence."""
     monkeypatch.setenv("FLOWLET_MODEL", "offline")
+    monkeypatch.chdir(tmp_path)
     module = ModuleType(f"page_{page.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     needed = NEEDS.search(page.read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,10 @@ from flowlet import (
     step,
     workflow,
 )
+from flowlet._engine._threads import Threads, here_busy
+from flowlet.context import here
+from flowlet.settings import process
+from rig import until
 
 pytestmark = pytest.mark.anyio
 
@@ -576,3 +581,71 @@ def test_gather_of_what_is_no_handle_shows_what_is() -> None:
     for given in (3, double, plain(1)):
         with pytest.raises(DefinitionError, match=r"takes the handles that start\(\) returns, not"):
             gather(given)  # type: ignore[arg-type]
+
+
+async def _awaits_what_was_cancelled(number: int = 0) -> int:
+    if number == 1:
+        return number
+    task = asyncio.create_task(asyncio.sleep(60))
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
+    return number
+
+
+@pytest.mark.parametrize(
+    "fan_out",
+    [
+        lambda: apmap(_awaits_what_was_cancelled, [1, 0, 1]),
+        lambda: agather(_awaits_what_was_cancelled(), _awaits_what_was_cancelled(1)),
+    ],
+)
+def test_a_call_that_ends_cancelled_by_itself_is_a_failure_and_no_none(fan_out: Any) -> None:
+    """Nobody cancelled the fan-out: the call's own cancellation is raised, as ``await`` would."""
+
+    async def main() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await fan_out()
+        with pytest.raises(asyncio.CancelledError):
+            await arun(_in_a_run, fan_out)
+
+    asyncio.run(main())
+
+
+async def _in_a_run(fan_out: Any) -> Any:
+    try:
+        return await fan_out()
+    except asyncio.CancelledError as exc:
+        seen = exc
+    raise seen
+
+
+async def test_a_fan_out_whose_surroundings_are_cancelled_ends_cancelled() -> None:
+    """A cancellation that somebody asked for stays one, and no item counts as failed."""
+    with anyio.move_on_after(0.05) as limit:
+        await apmap(anyio.sleep, [LATE, LATE])
+        raise AssertionError("it went on")
+    assert limit.cancelled_caught
+
+
+def test_a_thread_that_waits_for_what_is_ending_has_lent_its_place() -> None:
+    """While a failed fan-out waits for its busy jobs, the place of the waiting thread is free for others."""
+    threads = process.of(Threads)
+    seen: list[int] = []
+    inside = threading.Event()
+
+    def item(number: int) -> None:
+        if number == 1:
+            assert inside.wait(LATE)
+            raise ValueError(number)
+        with here_busy():
+            inside.set()
+            until(lambda: here().scope.reason is not None)
+            time.sleep(0.05)  # by now the waiting thread waits for this one
+            with contextlib.suppress(AssertionError):
+                until(lambda: threads._runnable == 1, patience=2.0)
+            seen.append(threads._runnable)
+
+    with pytest.raises(ValueError, match="1"):
+        start(lambda: pmap(item, [0, 1])).result(LATE)
+    assert seen == [1]

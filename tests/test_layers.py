@@ -19,7 +19,7 @@ import flowlet
 ROOT = Path(flowlet.__file__).parent
 DRAWING = """\
 root         __init__
-entry        __main__ cli/ display/
+entry        __main__ cli/ display/ pytest_plugin
 assembly     testing/
 authoring    steps workflows prompts llm concurrency totals _functions _conversation
 parts        providers/ | observers/

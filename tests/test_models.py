@@ -16,6 +16,8 @@ from flowlet import (
     LLM,
     AsyncLLM,
     BridgeError,
+    Budget,
+    Budgets,
     Completion,
     ConfigError,
     DefinitionError,
@@ -24,6 +26,7 @@ from flowlet import (
     OutputError,
     ProviderError,
     Refused,
+    RunCancelled,
     RunStopped,
     TokenUsage,
     Truncated,
@@ -41,12 +44,19 @@ from flowlet import (
     workflow,
 )
 from flowlet._engine import _attempts
+from flowlet._engine._ledger import ProcessMeter
+from flowlet.context import here
 from flowlet.events import Event, ModelCalled, ModelRetried, PluginFailed
 from flowlet.messages import Delta, Request
 from flowlet.metrics import UNKNOWN
+from flowlet.protocols import ModelCall
+from flowlet.settings import process
 from flowlet.testing import AsyncMockLLM, AsyncMockProvider, MockLLM, MockProvider, SyncMockProvider
+from rig import SlowSync, until
 
 pytestmark = pytest.mark.anyio
+
+LATE = 5.0
 
 USAGE = TokenUsage(prompt_tokens=7, completion_tokens=3, total_tokens=10)
 PROVIDERS = [SyncMockProvider, AsyncMockProvider, MockProvider]
@@ -1170,3 +1180,114 @@ def test_a_run_that_is_over_sends_nothing_more() -> None:
     assert gate.wait(5)
     assert isinstance(caught[0], RunStopped)
     assert provider.requests == ()
+
+
+def test_hedging_middleware_gives_every_reservation_back() -> None:
+    """``next`` called twice at once makes two attempts, each with a reservation of its own."""
+
+    async def hedge(call: ModelCall, next: Any) -> Any:
+        answers: list[Any] = []
+
+        async def one() -> None:
+            answers.append(await next(call))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one)
+            group.start_soon(one)
+        return answers[0]
+
+    llm = AsyncMockLLM(lambda request: "x")
+
+    async def body() -> list[str]:
+        return [await llm.ask("?") for _ in range(3)]
+
+    asked = with_options(workflow(body), middleware=[hedge], budget=Budget(tokens=40_000), timeout=LATE)
+    assert run(asked) == ["x", "x", "x"]
+    assert len(last_run().metrics.calls) == 6
+
+
+def test_waiting_for_a_budget_outside_a_run_ends_when_its_fan_out_does() -> None:
+    """The wait neither spins nor holds the fan-out up when another item fails."""
+    configure(budget=Budgets(None, Budget(tokens=100)))
+    slow = SlowSync()
+    register_provider("slow", slow)
+    ended, too_late = threading.Event(), list[bool]()
+
+    def item(number: int) -> None:
+        if number == 0:
+            LLM("slow:m").ask("?")
+        elif number == 1:
+            slow.wait_asked()
+            with contextlib.suppress(RunStopped):
+                LLM("slow:m").ask("?")
+            too_late.append(slow.answer.is_set())
+            ended.set()
+        else:
+            until(lambda: bool(process.of(ProcessMeter).now()._waiting))
+            threading.Timer(0.5, slow.answer.set).start()
+            raise ValueError(number)
+
+    with pytest.raises(ValueError, match="2"):
+        pmap(item, [0, 1, 2], max_concurrency=3)
+    assert ended.wait(LATE)
+    assert too_late == [False]
+
+
+class Held(SyncStreaming):
+    """Its second delta comes when the test says so."""
+
+    def __init__(self, *pieces: Any) -> None:
+        super().__init__(*pieces)
+        self.waiting = threading.Event()
+        self.go_on = threading.Event()
+
+    def _deltas(self) -> Iterator[Delta]:
+        yield Delta("a")
+        self.waiting.set()
+        assert self.go_on.wait(LATE)
+        yield END
+
+
+def test_a_delta_that_was_on_its_way_when_the_run_was_cancelled_is_booked() -> None:
+    """A sync stream is in flight while it waits for a delta: the cancellation waits for it, and books its usage."""
+    provider = Held()
+    handle = start(streamed, provider)
+    assert provider.waiting.wait(LATE)
+    assert len(process.of(_attempts.InFlight).calls) == 1
+    handle.cancel()
+    timer = threading.Timer(0.3, provider.go_on.set)
+    timer.start()
+    with pytest.raises(RunCancelled):
+        handle.result(LATE)
+    assert handle.metrics.usage.total_tokens == USAGE.total_tokens
+    assert not process.of(_attempts.InFlight).calls
+
+
+async def test_an_async_delta_is_counted_before_the_end_of_the_run_is_noticed() -> None:
+    """What has come is booked, even when the run was stopped meanwhile."""
+
+    class Stops(AsyncStreaming):
+        def _deltas(self) -> Iterator[Delta]:
+            here().scope.reason = "cancelled"
+            yield END
+
+    with pytest.raises(RunCancelled):
+        await arun(astreamed, Stops())
+    assert last_run().metrics.usage.total_tokens == USAGE.total_tokens
+
+
+def test_model_middleware_that_forgets_await_is_told() -> None:
+    """A coroutine in the place of an answer is refused, in both colours."""
+
+    async def forgetful(call: ModelCall, next: Any) -> Any:
+        return next(call)
+
+    configure(middleware=[forgetful])
+    with pytest.raises(BridgeError, match="'next' is async and was not awaited"):
+        run(lambda: MockLLM(["x"]).ask("?"))
+
+    async def body() -> str:
+        return await AsyncMockLLM(["x"]).ask("?")
+
+    with pytest.raises(BridgeError, match="'next' is async and was not awaited"):
+        run(body)

@@ -13,7 +13,20 @@ import anyio
 import pytest
 from attrs import frozen
 
-from flowlet import FlowletError, arun, configure, pmap, run, start, step, with_options, workflow
+from flowlet import (
+    FlowletError,
+    RunCancelled,
+    arun,
+    configure,
+    pmap,
+    run,
+    runs,
+    start,
+    step,
+    with_options,
+    workflow,
+)
+from flowlet._engine._loops import current_port
 from flowlet._engine._threads import Threads
 from flowlet.events import LoopRetired, PluginFailed, RunInfo, ThreadAbandoned
 from flowlet.settings import process
@@ -172,6 +185,36 @@ def test_ctrl_c_ends_a_tight_loop_in_an_async_body():
         """,
         "trio",
     )
+
+
+@pytest.mark.parametrize(
+    "call", ["{}()", "run({})", "run(with_options({}, timeout=9))", "anyio.run(arun, {}, backend=BACKEND)"]
+)
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize(("error", "state"), [("KeyboardInterrupt", "cancelled"), ("SystemExit", "failed")])
+def test_what_ends_the_process_is_raised_unchanged(error, state, kind, call, backend):
+    """A KeyboardInterrupt or SystemExit of a step ends run() and arun() as itself, wherever the step ran."""
+    call = call.format("body")
+    if call == "body()" and kind == "async def":
+        call = "anyio.run(body, backend=BACKEND)"
+    ended = python(
+        f"""
+        @step
+        def ends():
+            raise {error}("enough")
+
+        @workflow
+        {kind} body():
+            ends()
+
+        try:
+            {call}
+        except BaseException as exc:
+            print(repr(exc), runs()[0].state)
+        """,
+        backend,
+    )
+    assert ended.out == f"{error}('enough') {state}\n", ended.err
 
 
 def test_ctrl_c_lets_a_model_call_finish(backend):
@@ -356,6 +399,37 @@ def test_a_forked_child_can_run_workflows(backend):
         assert run(step(forked)) == 0
         assert run(with_options(lambda: step(forked)(), timeout=20)) == 0
         all_kinds()
+        """,
+        backend,
+    )
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("call", ["run(adouble, 21)", "run(double, 21)", "start(adouble, 21).result(10)"])
+def test_a_child_forked_in_a_run_begins_anew(call, backend):
+    """In a child forked inside a run, on whose loop the run has worked, no run is around it."""
+    ended = python(
+        f"""
+        @step
+        def forked():
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if {call} == 42 and len(runs()) == 1 else 1)
+            end = time.monotonic() + 10
+            while time.monotonic() < end:
+                done, status = os.waitpid(child, os.WNOHANG)
+                if done:
+                    return os.waitstatus_to_exitcode(status)
+                time.sleep(0.01)
+            os.kill(child, 9)
+            return "hangs"
+
+        def body():
+            assert run(adouble, 1) == 2
+            return forked()
+
+        assert run(body) == 0
+        assert run(with_options(body, timeout=20)) == 0
         """,
         backend,
     )
@@ -598,3 +672,35 @@ async def test_arun_needs_no_background_thread():
     before = threading.active_count()
     assert await arun(adouble, 21) == 42
     assert threading.active_count() == before
+
+
+def test_one_failing_callback_does_not_keep_the_others_from_their_call(monkeypatch):
+    """Hooks of a stop, of an end and of a loop are all called; the first failure is told as a thread's."""
+    told = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(str(args.exc_value)))
+    called = []
+
+    def breaks(where):
+        called.append(where)
+        raise SystemExit(where)
+
+    def both(add, where):
+        add(lambda: breaks(where))
+        add(lambda: called.append(where))
+
+    def body():
+        record = runs()[0]._run
+        both(record.scope.on_stop, "stop")
+        both(record.on_end, "end")
+        runs()[0].cancel()
+
+    async def in_loop():
+        port = current_port()
+        both(port.call, "loop")
+        await anyio.sleep(0.05)
+
+    with pytest.raises(RunCancelled):
+        run(body)
+    anyio.run(in_loop)
+    assert called == ["stop"] * 2 + ["end"] * 2 + ["loop"] * 2
+    assert told == ["stop", "end", "loop"]

@@ -1,18 +1,39 @@
 """Scale: many runs and threads at once share nothing that they should not, and leave nothing behind."""
 
 import gc
+import inspect
 import os
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 import anyio
 import pytest
 
-from flowlet import LLM, arun, configure, pmap, register_provider, run, start, step, usage, workflow
+from flowlet import (
+    LLM,
+    arun,
+    configure,
+    is_workflow,
+    pmap,
+    register_provider,
+    run,
+    runs,
+    start,
+    step,
+    usage,
+    with_options,
+    workflow,
+)
+from flowlet._engine._bridge import Body
+from flowlet._engine._loops import Port, running_loop
 from flowlet._engine._threads import Threads
+from flowlet._engine._watch import Watch
 from flowlet.messages import Completion, Request
 from flowlet.metrics import TokenUsage
 from flowlet.settings import process
@@ -249,3 +270,170 @@ def test_runs_are_freed_without_the_collector(backend):
 @workflow
 def small(x: int) -> int:
     return plus_two(x)
+
+
+# --- what is kept alive ------------------------------------------------------------------------------
+
+
+class Big:
+    """A result, or what a failing body holds."""
+
+
+born: "list[weakref.ref[Big]]" = []
+
+
+def big() -> Big:
+    result = Big()
+    born.append(weakref.ref(result))
+    return result
+
+
+def bad() -> None:
+    held = big()
+    raise ValueError(type(held).__name__)
+
+
+async def abig() -> Big:
+    return big()
+
+
+async def abad() -> None:
+    bad()
+
+
+def in_thread(fn):
+    run(fn)
+
+
+def in_loop(fn):
+    anyio.run(arun, fn)
+
+
+def with_deadline(fn):
+    run(with_options(fn, timeout=10))
+
+
+def awaited_with_deadline(fn):
+    anyio.run(arun, with_options(fn, timeout=10))
+
+
+def plainly(fn):
+    result = workflow(fn)()
+    if inspect.iscoroutine(result):
+        anyio.run(lambda: result)
+
+
+def as_child(fn):
+    child = fn if is_workflow(fn) else workflow(fn)
+    if inspect.iscoroutinefunction(fn):
+
+        async def abody():
+            await child()
+
+        run(abody)
+    else:
+        run(lambda: child() and None)
+
+
+def as_child_with_deadline(fn):
+    as_child(with_options(workflow(fn), timeout=10))
+
+
+def as_started_child(fn):
+    run(lambda: start(fn).result() and None)
+
+
+def started(fn):
+    start(fn).result(PATIENCE)
+
+
+MODES = [
+    in_thread, in_loop, with_deadline, awaited_with_deadline, plainly, as_child, as_child_with_deadline,
+    as_started_child, started,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mode", "fn"),
+    [
+        (mode, fn)
+        for mode in MODES
+        for fn in (big, abig, bad, abad)
+        if mode not in (started, as_started_child)
+        or fn in (big, abig)  # a fetched traceback holds its handle
+    ],
+)
+def test_the_list_of_runs_keeps_no_outcome(mode, fn, backend):
+    """What a run gave or raised went to its caller: the list keeps neither the result nor a traceback."""
+    configure(backend=backend)
+    born.clear()
+    for _ in range(3):
+        with suppress(ValueError):
+            mode(fn)
+
+    def freed() -> bool:
+        gc.collect()
+        return not any(ref() for ref in born)
+
+    until(freed)  # a worker thread may still be on its way out
+    assert len(born) == 3
+    if fn in (bad, abad):
+        assert runs()[0].metrics.error == "ValueError: Big"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_event_loops_are_freed(backend):
+    """Loops that ran workflows, their ports and the greenlets of these go with the loops."""
+
+    async def body() -> int:
+        return step(lambda: 1)() + await step(abody)()
+
+    async def abody() -> int:
+        return 2
+
+    async def main() -> None:
+        loops.append(weakref.ref(running_loop()))
+        assert await arun(body) == 3
+
+    loops: list[weakref.ref[object]] = []
+    gc.collect()
+    before = _bodies()
+    for _ in range(50):
+        anyio.run(main, backend=backend)
+    gc.collect()
+    assert not any(loop() for loop in loops)
+    assert _bodies() <= before + 1
+
+
+def _bodies() -> int:
+    return sum(isinstance(one, Body | Port) for one in gc.get_objects())
+
+
+def test_cancelled_timers_are_dropped():
+    """However many timers are cancelled, few are kept, also when the last one always counts."""
+    watch = process.of(Watch)
+    far = time.monotonic() + 1000
+    last = watch.at(far, gc.collect)
+    for n in range(5_000):
+        before, last = last, watch.at(far + n, gc.collect)
+        before.cancel()
+        assert len(watch._timers) <= 1000
+    last.cancel()
+
+
+def test_threads_may_be_more_or_fewer_from_now_on():
+    """``configure(max_threads=...)`` holds for what is begun after it, also when threads have worked before."""
+    at_work: list[int] = []
+
+    def work(n: int) -> int:
+        at_work.append(n)
+        time.sleep(0.02)
+        width = len(at_work)
+        at_work.remove(n)
+        return width
+
+    widths = []
+    for limit in (1, 3):
+        configure(max_threads=limit)
+        widths.append(max([handle.result(PATIENCE) for handle in [start(work, n) for n in range(6)]]))
+    assert widths == [1, 3]

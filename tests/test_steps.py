@@ -6,6 +6,7 @@ import gc
 import inspect
 import pickle
 import threading
+import time
 import typing
 import weakref
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+import stamina
 
 from flowlet import (
+    BridgeError,
     DefinitionError,
     InputError,
     StepTimeout,
@@ -35,8 +38,9 @@ from flowlet import (
 )
 from flowlet.context import current
 from flowlet.events import Event, StepFinished, StepRetried, StepStarted
+from flowlet.protocols import StepCall
 from flowlet.settings import process
-from flowlet.specs import spec_of
+from flowlet.specs import is_async, spec_of
 
 pytestmark = pytest.mark.anyio
 
@@ -889,3 +893,190 @@ def test_a_partial_of_a_step_can_be_run() -> None:
     assert run(functools.partial(shout, mark="?"), "a") == "A?"
     assert run(functools.partial(whisper, "A")) == "a"
     assert [s.name for s in last_run().metrics.steps] == ["whisper"]
+
+
+STOPPING = pytest.mark.parametrize(
+    "options", [{"attempts": 2}, {"timeout": 60.0}, {"max_concurrency": 1}, {"check": True}]
+)
+
+
+def _stops(**options: Any) -> Callable[[], int]:
+    @step(retry_on=StopIteration, **options)
+    def stops() -> int:
+        raise StopIteration(5)
+
+    return stops
+
+
+@STOPPING
+@pytest.mark.usefixtures("no_waits")
+def test_a_step_with_options_that_raises_stop_iteration_raises_just_that(options: Any) -> None:
+    """In bodies of both colours it is the step's own error, recorded as itself, with the step's name on it."""
+    stops = _stops(**options)
+
+    async def abody() -> None:
+        with pytest.raises(StopIteration, match="5") as caught:
+            stops()
+        assert failure_of(caught.value).step == "stops"
+
+    def body() -> None:
+        with pytest.raises(StopIteration, match="5") as caught:
+            stops()
+        assert failure_of(caught.value).step == "stops"
+
+    for each in (body, abody):
+        run(each)
+        record = last_run().metrics.steps[0]
+        assert (record.state, record.error) == ("failed", "StopIteration: 5")
+        assert record.attempts == options.get("attempts", 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"attempts": 2}])
+@pytest.mark.usefixtures("no_waits")
+async def test_a_moved_step_that_raises_stop_iteration_follows_pythons_rule(options: Any) -> None:
+    """Where it is awaited it is a RuntimeError, and no class of ours."""
+    stops = _stops(**options)
+
+    async def body() -> None:
+        await arun(stops)
+
+    with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
+        await arun(body)
+    assert last_run().metrics.steps[0].error == "StopIteration: 5"
+
+
+@pytest.mark.parametrize("colour", ["sync", "async", "moved", "child", "fan-out"])
+def test_a_limited_step_that_calls_itself_keeps_its_one_place(colour: str) -> None:
+    """Who is called by the holder of a place goes in with him, also through runs, threads and fan-outs."""
+
+    @step(max_concurrency=1)
+    def down(number: int) -> int:
+        if not number:
+            return 0
+        if colour == "fan-out":
+            return 1 + pmap(down, [number - 1])[0]
+        if colour == "child":
+            return 1 + start(down, number - 1).result()
+        return 1 + down(number - 1)
+
+    @step(max_concurrency=1)
+    async def adown(number: int) -> int:
+        return 1 + await adown(number - 1) if number else 0
+
+    async def moved() -> int:
+        return down(3)
+
+    ask: Any = {"async": lambda: adown(3), "moved": moved}.get(colour, lambda: down(3))
+    body = ask
+    if colour == "async":
+
+        async def body() -> int:
+            return await adown(3)
+
+    assert start(body).result(5.0) == 3
+
+
+def test_a_place_that_was_given_back_counts_for_nobody() -> None:
+    """What a call left running takes a place of its own once the call has ended."""
+    inside, most, go_on = [0], [0], threading.Event()
+
+    @step(max_concurrency=1)
+    def limited(parent: bool) -> None:
+        if parent:
+            start(later)
+            return
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        inside[0] -= 1
+
+    def later() -> None:
+        assert go_on.wait(5.0)
+        pmap(limited, [False] * 3)
+
+    def body() -> None:
+        limited(True)
+        go_on.set()
+
+    run(body)
+    assert most == [1]
+
+
+@pytest.mark.parametrize("is_async_step", [False, True])
+def test_step_middleware_that_forgets_await_is_told(is_async_step: bool) -> None:
+    """A coroutine in the place of the result is refused, and the step has failed."""
+
+    async def forgetful(call: StepCall, next: Any) -> Any:
+        return next(call)
+
+    async def body() -> str:
+        return await whisper("x")
+
+    flow = workflow(body) if is_async_step else workflow(lambda: shout("x"))
+    with pytest.raises(BridgeError, match="'next' is async and was not awaited"):
+        run(with_options(flow, middleware=[forgetful]))
+    assert last_run().metrics.steps[0].state == "failed"
+
+
+@pytest.mark.parametrize("colour", ["sync", "async", "moved"])
+def test_check_looks_at_what_is_called_not_at_what_a_decorator_supplies(colour: str) -> None:
+    """A decorator below the step may supply an argument: the call is checked without it."""
+
+    def supplied(fn: Any) -> Any:
+        @functools.wraps(fn)
+        def wrapper(*args: Any) -> Any:
+            return fn("db", *args)
+
+        @functools.wraps(fn)
+        async def awrapper(*args: Any) -> Any:
+            return await fn("db", *args)
+
+        return awrapper if inspect.iscoroutinefunction(fn) else wrapper
+
+    @step(check=True, max_concurrency=1)
+    @supplied
+    def find(db: str, number: int) -> str:
+        return f"{db}{number}"
+
+    @step(check=True, max_concurrency=1)
+    @supplied
+    async def afind(db: str, number: int) -> str:
+        return f"{db}{number}"
+
+    async def moved() -> str:
+        return find(1)
+
+    async def abody() -> str:
+        return await afind(1)
+
+    bodies: dict[str, Any] = {"sync": lambda: find(1), "async": abody, "moved": moved}
+    assert run(bodies[colour]) == "db1"
+
+
+def test_a_partial_of_an_object_with_an_async_call_is_async() -> None:
+    """``functools.partial`` does not hide the colour."""
+
+    class Doubles:
+        async def __call__(self, number: int) -> int:
+            return 2 * number
+
+    assert is_async(functools.partial(functools.partial(Doubles()), 2))
+    assert not is_async(functools.partial(len))
+    assert pmap(functools.partial(Doubles()), [1, 2]) == [2, 4]
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_the_hooks_of_stamina_are_wrapped_once() -> None:
+    """Later retries leave the hooks as they are; those the host sets meanwhile are wrapped, once."""
+    hooks = stamina.instrumentation
+    try:
+        hooks.set_on_retry_hooks([lambda details: None])
+        flaky = _stops(attempts=3)
+        seen = []
+        for _ in range(2):
+            with pytest.raises(StopIteration):
+                run(flaky)
+            seen.append(hooks.get_on_retry_hooks())
+        assert seen[0] is seen[1]
+    finally:
+        hooks.set_on_retry_hooks(None)

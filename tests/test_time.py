@@ -518,10 +518,12 @@ def test_the_other_runs_of_a_retired_loop_go_on(trap, backend, heard):
 
 def test_a_retired_loop_ends_when_its_runs_have(trap, backend, heard):
     """The thread of a retired loop ends once it listens again and nothing is left to do there."""
+    before = set(threading.enumerate())
     timed_out(with_options(ablocks, backend=backend), trap)
     heard.wait(LoopRetired)
     trap.open.set()
-    until(lambda: not any(t.name == f"flowlet {backend} loop" for t in threading.enumerate()))
+    name = f"flowlet {backend} loop"
+    until(lambda: not any(t.name == name for t in set(threading.enumerate()) - before))
 
 
 # --- many threads --------------------------------------------------------------------------------

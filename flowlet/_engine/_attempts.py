@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -38,11 +39,20 @@ class InFlight:
     """The attempts that are under way in this process."""
 
     def __init__(self) -> None:
-        self.calls: set[Attempts] = set()
+        self.calls: set[Attempt] = set()
+
+    @contextmanager
+    def during(self, attempt: Attempt) -> Generator[None]:
+        """Count *attempt* as under way."""
+        self.calls.add(attempt)
+        try:
+            yield
+        finally:
+            self.calls.discard(attempt)
 
 
 class Attempts:
-    """What one model call, with all its attempts, needs to know of its place."""
+    """The place of one model call; each of its attempts is an object of its own, as several may run at once."""
 
     def __init__(self, target: Target, request: Request) -> None:
         self.target = target
@@ -52,9 +62,6 @@ class Attempts:
         self.step = None if step is None else step.name
         self.step_index = None if step is None else self.frame.index
         self.call = ModelCall(target.name, request, self.step, None if self.run is None else self.run.info)
-        self.number = 1
-        self.fenced = False
-        self._hold: Hold | None = None
 
     def check(self) -> None:
         """Go on, or end the body.
@@ -65,8 +72,8 @@ class Attempts:
         if not self.frame.outside:
             self.frame.scope.check()
 
-    def hold(self, request: Request) -> Hold:
-        """Make the reservations that one attempt of *request* needs."""
+    def attempt(self, request: Request, number: int = 1) -> Attempt:
+        """Make one attempt of *request*, with the reservations that it needs."""
         meters: list[Meter] = []
         run = self.run
         while run is not None:
@@ -77,8 +84,7 @@ class Attempts:
         if whole is not None:
             meters.append(whole)
         amount = at_most(request, partial(_price, self.target, request.model)) if meters else Amount()
-        self._hold = Hold(meters, amount, self._refused)
-        return self._hold
+        return Attempt(self, request, number, Hold(meters, amount, self._refused))
 
     def middleware(self) -> tuple[Callable[..., Any], ...]:
         wraps = process.settings.middleware if self.run is None else self.run.middleware
@@ -92,23 +98,36 @@ class Attempts:
         event = ModelRetried(
             info, time.time(), self.step, self.call.request.model, attempt, wait, describe(exc)
         )
-        self._tell(event)
+        self.tell(event)
 
     def _refused(self, exc: BudgetExceeded) -> None:
         model = self.call.request.model
         facts = (self.step, model, exc.budget, exc.limit, exc.spent)
-        self._tell(BudgetRefused(self.call.run, time.time(), *facts))
+        self.tell(BudgetRefused(self.call.run, time.time(), *facts))
 
-    def _tell(self, event: ModelCalled | ModelRetried | BudgetRefused) -> None:
+    def tell(self, event: ModelCalled | ModelRetried | BudgetRefused) -> None:
+        """Tell the observers of this place."""
         process.tell(event, process.observers if self.run is None else self.run.observers)
 
-    def answered(self, request: Request, completion: Completion, duration: float) -> Completion:
+
+class Attempt:
+    """One attempt of a model call: what it holds, and how it is booked."""
+
+    def __init__(self, place: Attempts, request: Request, number: int, hold: Hold) -> None:
+        self.place = place
+        self.request = request
+        self.number = number
+        self.hold = hold
+        self.fenced = False
+
+    def answered(self, completion: Completion, duration: float) -> Completion:
         """Book a good answer."""
-        cost = Decimal(0) if completion.replayed else _cost(self.target, request.model, completion)
+        target, model = self.place.target, self.request.model
+        cost = Decimal(0) if completion.replayed else _cost(target, model, completion)
         self._book(
             CallRecord(
-                provider=self.target.name,
-                model=completion.model or request.model,
+                provider=target.name,
+                model=completion.model or model,
                 usage=completion.usage,
                 cost=cost,
                 duration=duration,
@@ -117,15 +136,13 @@ class Attempts:
                 request_id=completion.request_id,
                 replayed=completion.replayed,
             ),
-            request,
             completion,
         )
         return completion
 
-    def failed(
-        self, request: Request, exc: BaseException, duration: float, usage: TokenUsage = UNKNOWN
-    ) -> None:
+    def failed(self, exc: BaseException, duration: float, usage: TokenUsage = UNKNOWN) -> None:
         """Book an attempt that brought nothing; what it used, nobody knows unless it was told before."""
+        target, model = self.place.target, self.request.model
         if isinstance(exc, ProviderError) and exc.usage is not None:
             usage = exc.usage
         known = usage.source != "unknown"
@@ -133,37 +150,35 @@ class Attempts:
         request_id = exc.request_id if isinstance(exc, ProviderError) else None
         self._book(
             CallRecord(
-                provider=self.target.name,
-                model=request.model,
+                provider=target.name,
+                model=model,
                 usage=usage if known or sent else TokenUsage(),
-                cost=_price(self.target, request.model, usage) if known else None if sent else Decimal(0),
+                cost=_price(target, model, usage) if known else None if sent else Decimal(0),
                 duration=duration,
                 at=time.time(),
                 ok=False,
                 error=describe(exc),
                 request_id=request_id,
-            ),
-            request,
+            )
         )
 
-    def _book(self, record: CallRecord, request: Request, completion: Completion | None = None) -> None:
+    def _book(self, record: CallRecord, completion: Completion | None = None) -> None:
         if self.fenced:  # given up and booked before: what comes now is too late
             return
-        run = self.run
+        place, run = self.place, self.place.run
         record = evolve(
             record,
             attempt=self.number,
             run_id=None if run is None else run.id,
             workflow=None if run is None else run.workflow,
-            step=self.step,
-            step_index=self.step_index,
+            step=place.step,
+            step_index=place.step_index,
         )
-        if self._hold is not None:
-            self._hold.settle(used(record))
+        self.hold.settle(used(record))
         if run is not None:
             run.book(record)
         process.of(Ledger).add(record)
-        self._tell(ModelCalled(self.call.run, record.at, record, request, completion))
+        place.tell(ModelCalled(place.call.run, record.at, record, self.request, completion))
 
 
 def _sent(exc: BaseException) -> bool:

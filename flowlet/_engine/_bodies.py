@@ -54,6 +54,8 @@ def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
         raise_end(run, exc)
     finally:
         exc = None
+        if not run.kept:
+            run.release()
     return result
 
 
@@ -121,6 +123,8 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
         raise_end(run, exc)
     finally:
         exc = None
+        if not run.kept:
+            run.release()
     return result
 
 

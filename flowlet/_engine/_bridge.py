@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
@@ -69,11 +69,9 @@ def suspend(awaitable: Awaitable[T]) -> T:
 
 
 def _serve() -> None:
-    body = getcurrent()
-    assert type(body) is Body
-    while True:
-        _resume(body)
-        body.caller.switch()
+    while True:  # no local names the body: a pooled one must not keep itself alive
+        _resume(cast("Body", getcurrent()))
+        cast("Body", getcurrent()).caller.switch()
 
 
 def _resume(body: Body) -> None:

@@ -142,8 +142,7 @@ class Hold:
                 latch = Latch()
                 while not meter.reserve(self._amount, latch.set):
                     park(latch, scope)
-                    if scope.run_id:
-                        scope.check()
+                    scope.check()
                 self._held.append(meter)
         except BaseException as exc:
             self._undo(exc)

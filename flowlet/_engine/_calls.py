@@ -61,7 +61,7 @@ def run_sync(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         cancel(run)  # it may come before the wait has begun
         raise
     finally:
-        run.result = None
+        run.release()
 
 
 def _not_here(fn: Function) -> BridgeError:
@@ -120,7 +120,7 @@ def _handed_out(run: RunRecord) -> Any:
     try:
         return outcome(run)
     finally:
-        run.result = None
+        run.release()
 
 
 async def _ended_in_thread(
@@ -152,6 +152,7 @@ async def _arun_inside(fn: Function, args: tuple[Any, ...], kwargs: dict[str, An
 def start_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunRecord:
     """Start a run of *fn* and return its record at once; inside a run it is a child of that run."""
     check_callable("start", fn)
+    process.of(Watch).start()  # it hears of the handle's end
     frame = _enclosing()
     run = new_run(fn, args, kwargs, frame)
     parent = run.parent
@@ -184,7 +185,7 @@ def sync_workflow(spec: Spec, fn: Function) -> Function:
         try:
             return wait(run)
         finally:
-            run.result = None
+            run.release()
 
     return call
 

@@ -21,7 +21,7 @@ from ..events import ThreadAbandoned
 from ..settings import process
 from ._bridge import Drive
 from ._loops import Port, current_port, library
-from ._runtimes import Runtimes
+from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
 
 SETTLE = 1.0
@@ -88,14 +88,30 @@ async def in_thread(
 
 def park(latch: Latch, scope: Scope, timeout: float | None = None) -> bool:
     """Wait in this thread until *latch* is set, *scope* is stopped or *timeout* seconds have passed."""
-    threads = process.of(Threads)
-    lent = threads.lend()
-    scope.on_stop(latch.set)
     try:
-        return latch.wait(timeout)
+        scope.on_stop(latch.set)
+        return _idle(latch, timeout)
     finally:
         scope.forget(latch.set)
+
+
+def _idle(latch: Latch, timeout: float | None) -> bool:
+    """Wait in this thread for *latch*, and lend its place to others meanwhile."""
+    threads = process.of(Threads)
+    lent = None
+    try:
+        lent = threads.lend()
+        return latch.wait(timeout)
+    finally:
         threads.reclaim(lent)
+
+
+def port_at(frame: Frame) -> Port:
+    """The loop of the run at *frame*, or outside a run the background loop."""
+    if frame.run is not None:
+        port: Port = port_of(frame.run)
+        return port
+    return process.of(Runtimes).port(process.settings.backend)
 
 
 def in_other_thread(
@@ -145,7 +161,7 @@ def settle(jobs: list[Job], latch: Latch, frame: Frame) -> None:
             left = begun + (grace if job.busy else min(grace, COURTESY)) - time.monotonic()
             if left <= 0:
                 break
-            latch.wait(min(left, COURTESY))
+            _idle(latch, min(left, COURTESY))
         abandon(job, frame)
 
 
@@ -226,13 +242,13 @@ def on_loop(
     try:
         park(latch, scope)
         if not call.finished and not scope.timed_out:
-            latch.wait(grace_of(scope) + SETTLE)
+            _idle(latch, grace_of(scope) + SETTLE)
         if not call.finished:
             scope.check()
     except BaseException:
         if scope.reason is None:  # Ctrl-C
             scope.stop("cancelled")
-            latch.wait(grace_of(scope) + SETTLE)
+            _idle(latch, grace_of(scope) + SETTLE)
         raise
     finally:
         scope.leave()

@@ -43,12 +43,22 @@ def say_farewell() -> None:
     background = process.existing(Background)
     runs = () if background is None else background.going_on()
     try:
+        _hear_out()
         if runs:
             process.notice(RunsCancelledAtExit(tuple(run.info for run in runs), time.time()))
             _end(runs)
         _close_loops()
     except KeyboardInterrupt:  # whoever presses it now waits for nothing more
         return
+
+
+def _hear_out() -> None:
+    """Let what was just handed to the clock be told."""
+    watch = process.existing(Watch)
+    if watch is not None:
+        latch = Latch()
+        watch.soon(latch.set)
+        latch.wait(FAREWELL)
 
 
 def _end(runs: tuple[RunRecord, ...]) -> None:

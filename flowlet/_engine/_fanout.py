@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
@@ -17,14 +18,14 @@ from ..errors import BridgeError, RunStopped
 from ..settings import process
 from ..specs import is_async
 from ._bridge import Drive, in_body, suspend
-from ._crossing import in_thread, on_loop, park, settle
+from ._crossing import in_thread, on_loop, park, port_at, settle
 from ._failures import awaited
 from ._handle import Run, record_of
 from ._loops import Port, current_port, in_ipython, is_cancellation, library, running_loop
-from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
 
 Function = Callable[..., Any]
+_UNFILLED: Any = object()
 
 
 class _Fan:
@@ -35,7 +36,7 @@ class _Fan:
         self.scope = Scope(self.frame.scope.run_id, self.frame.scope)
         self.place = self.frame.below(self.scope)
         values = list(items)
-        self.results: list[Any] = [None] * len(values)
+        self.results: list[Any] = [_UNFILLED] * len(values)
         self._left = iter(enumerate(values))
         self._lock = threading.Lock()
         self.first: BaseException | None = None
@@ -53,7 +54,11 @@ class _Fan:
         self.scope.stop("failed")
 
     def finish(self) -> list[Any]:
-        """Give the results, or raise the first failure."""
+        """Give the results, all of them, or raise the first failure.
+
+        Raises:
+            RunStopped: the fan-out was ended before all was done.
+        """
         self.scope.leave()
         if self.first is not None:
             try:
@@ -61,6 +66,8 @@ class _Fan:
             finally:
                 self.first = None
         self.frame.scope.check()
+        if any(result is _UNFILLED for result in self.results):
+            raise RunStopped(self.scope.run_id, self.scope.reason or "cancelled")
         return self.results
 
 
@@ -78,7 +85,7 @@ def map_in_threads(fn: Function, items: Iterable[Any], max_concurrency: int) -> 
     if is_async(fn):
         frame = here()
         result: list[Any] = on_loop(
-            frame.below(frame.scope), _port(frame), map_in_tasks, (fn, list(items), max_concurrency)
+            frame.below(frame.scope), port_at(frame), map_in_tasks, (fn, list(items), max_concurrency)
         )
         return result
     fan = _Fan(items)
@@ -86,13 +93,6 @@ def map_in_threads(fn: Function, items: Iterable[Any], max_concurrency: int) -> 
     if workers:
         _run_workers(fan, fn, workers)
     return fan.finish()
-
-
-def _port(frame: Frame) -> Port:
-    if frame.run is not None:
-        port: Port = port_of(frame.run)
-        return port
-    return process.of(Runtimes).port(process.settings.backend)
 
 
 def _run_workers(fan: _Fan, fn: Function, workers: int) -> None:
@@ -155,9 +155,9 @@ async def map_in_tasks(fn: Function, items: Iterable[Any], max_concurrency: int)
         except BaseException as exc:
             if isinstance(exc, RunStopped) and fan.scope.reason is not None:
                 return  # part of the rest that was ended; finish() tells why
-            if is_cancellation(exc) and not isinstance(exc, KeyboardInterrupt | RunStopped):
+            if _asked_for(exc, fan.scope):
                 raise
-            fan.fail(exc)
+            fan.fail(exc)  # also a cancellation of its own, which the task group would drop
             group.cancel_scope.cancel()
         else:
             begin()
@@ -175,6 +175,15 @@ async def map_in_tasks(fn: Function, items: Iterable[Any], max_concurrency: int)
         fan.scope.leave()
         raise
     return fan.finish()
+
+
+def _asked_for(exc: BaseException, scope: Scope) -> bool:
+    """Whether somebody wants the task to end, rather than that what it awaited was cancelled."""
+    if isinstance(exc, KeyboardInterrupt | RunStopped) or not is_cancellation(exc):
+        return False
+    if isinstance(exc, GeneratorExit) or scope.reason is not None:
+        return True
+    return anyio.current_effective_deadline() == -math.inf
 
 
 def _caller(fn: Function, port: Port) -> Callable[[Any], Awaitable[Any]]:

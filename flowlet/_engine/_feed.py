@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from .._scope import guard
 from ..context import TERMINAL, RunRecord
 from ..events import Event, ModelCalled, RunFinished, RunInfo, RunStarted, StepFinished, StepStarted
 from ..metrics import StepMetrics
 from ._loops import Waiter, current_port
+from ._runs import steps_unwrapped
 
 
 class Feed:
@@ -27,14 +29,18 @@ class Feed:
 
     def open(self) -> None:
         """Begin to listen, then tell the past, so that nothing falls between."""
-        self._run.observers = (*self._run.observers, self.put)
-        self._run.simple = False
+        with guard:
+            self._run.observers = (*self._run.observers, self.put)
+            self._run.simple = False
         for event in _past(self._run):
             self.put(event)
 
     def close(self) -> None:
         """Listen no more."""
-        self._run.observers = tuple(o for o in self._run.observers if o != self.put)
+        unwrapped = steps_unwrapped(self._run)
+        with guard:
+            self._run.observers = tuple(o for o in self._run.observers if o != self.put)
+            self._run.simple = unwrapped and not self._run.observers
 
     def put(self, event: Event) -> None:
         """Take *event*, if it is the run's own and new."""

@@ -21,6 +21,7 @@ from ._launch import outcome
 from ._loops import current_port, in_ipython, running_loop
 from ._runs import Recent, cancel, dropped
 from ._threads import Latch
+from ._watch import Watch
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -41,8 +42,13 @@ class Run(Generic[R_co]):
         run = self._run
         if run.handle is not None and run.handle() in (self, None):
             run.handle = None  # else somebody took another handle meanwhile
-        if run.launched:
-            run.on_end(partial(dropped, run))
+        if not run.launched:
+            return
+        if run.handle is None and run.over and (run.fetched or run.error is None):
+            run.release()
+        elif (watch := process.existing(Watch)) is not None:
+            # the collector strikes anywhere, under any lock: no call out of here
+            watch.soon(partial(run.on_end, partial(dropped, run)))
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.workflow!r}: {self.state}>"
@@ -104,9 +110,10 @@ class Run(Generic[R_co]):
         run = self._run
         if not run.over:
             raise ResultNotReady(run.id, f"no result after {timeout:g} s; it is {run.state}")
-        if run.error is None and not run.launched:
+        if not run.launched:
+            how = run.state if run.error_text is None else f"{run.state} ({run.error_text})"
             raise ResultNotReady(
-                run.id, "its result is gone: it went to the caller, or its handle was dropped"
+                run.id, f"it is {how}; its outcome is gone: it went to the caller, or its handle was dropped"
             )
         return cast("R_co", outcome(run))
 

@@ -17,7 +17,7 @@ from ..specs import is_async
 from ._bodies import drive, inline
 from ._crossing import COURTESY, SETTLE, abandon, grace_of
 from ._exit import Background
-from ._loops import Port, current_port, library
+from ._loops import Port, current_port, is_cancellation, library
 from ._runs import cancel, close, end, expire
 from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
@@ -36,43 +36,11 @@ def launch(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
         launch_thread(run, fn, args, kwargs)
 
 
-def launch_thread(  # noqa: C901 -- what may befall one job, told together
-    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    def body() -> None:
-        library.set(None)
-        with suppress(BaseException):  # kept in the record
-            inline(run, fn, args, kwargs)
-
-    def force() -> None:
-        if not job.finished:
-            abandon(job, Frame(run, run.scope, _running(run)))
-            end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
-
-    def stopped() -> None:
-        grace = grace_of(run.scope)
-        if not grace:
-            force()
-        elif job.busy:
-            later(grace, force)
-        else:
-            later(min(grace, COURTESY), late)
-
-    def late() -> None:
-        if job.busy and not job.finished:
-            later(grace_of(run.scope), force)
-        else:
-            force()
-
-    def later(seconds: float, call: Callable[[], None]) -> None:
-        run.on_end(process.of(Watch).after(seconds, call).cancel)
-
-    def done() -> None:
-        if job.error is not None:  # no thread could be had; what a body raises is kept in the record
-            _refused(run, job.error)
-
-    job = Job(copy_context(), body, (), done)
-    run.scope.on_stop(stopped)
+def launch_thread(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Start the sync *run* on a worker thread and return at once."""
+    job = _RunJob(run, fn, args, kwargs)
+    run.kept = True
+    run.scope.on_stop(job.stopped)
     try:
         process.of(Threads).submit(job)
     except FlowletError as exc:
@@ -83,6 +51,54 @@ def launch_thread(  # noqa: C901 -- what may befall one job, told together
         raise
 
 
+def _in_thread(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    library.set(None)
+    with suppress(BaseException):  # kept in the record
+        inline(run, fn, args, kwargs)
+
+
+class _RunJob(Job):
+    """A run on a worker thread, which is left behind if it doesn't end soon after it was stopped."""
+
+    __slots__ = ("record",)
+
+    def __init__(self, run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(copy_context(), _in_thread, (run, fn, args, kwargs), self._ended)
+        self.record = run
+
+    def _ended(self) -> None:
+        if self.error is not None:  # no thread could be had; what a body raises is kept in the record
+            _refused(self.record, self.error)
+
+    def stopped(self) -> None:
+        grace = grace_of(self.record.scope)
+        if not grace:
+            self._force()
+        elif self.busy:
+            self._later(grace, self._force)
+        else:
+            self._later(min(grace, COURTESY), self._late)
+
+    def _late(self) -> None:
+        if self.busy and not self.finished:
+            self._later(grace_of(self.record.scope), self._force)
+        else:
+            self._force()
+
+    def _force(self) -> None:
+        if not self.finished:
+            run = self.record
+            abandon(self, Frame(run, run.scope, _running(run)))
+            _give_up(run)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.record.on_end(process.of(Watch).after(seconds, call).cancel)
+
+
+def _give_up(run: RunRecord) -> None:
+    end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
+
+
 def _abort(run: RunRecord) -> None:
     """Cancel *run* and wait within the grace, unless that is interrupted too."""
     latch = Latch()
@@ -91,15 +107,11 @@ def _abort(run: RunRecord) -> None:
     try:
         latch.wait(grace_of(run.scope) + SETTLE)
     finally:
-        end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
-
-
-def _nothing(_: Port) -> None:
-    return
+        _give_up(run)
 
 
 def _refused(run: RunRecord, exc: BaseException) -> None:
-    end(run, "failed", error=exc)
+    end(run, "cancelled" if is_cancellation(exc) else "failed", error=exc)
     close(run)
 
 
@@ -107,53 +119,59 @@ def _running(run: RunRecord) -> int | None:
     return next((i for i in range(len(run.steps) - 1, -1, -1) if not run.steps[i].ended), None)
 
 
-def _launch_task(  # noqa: C901 -- what may befall one task, told together
-    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    finished = False
-    timer: Timer | None = None
+class _RunTask:
+    """A run in a task of a loop, which is given up if it doesn't end soon after it was stopped."""
 
-    async def body() -> None:
-        nonlocal finished
-        library.set(run.port.library)
+    def __init__(self, run: RunRecord) -> None:
+        self.run = run
+        self.port = port_of(run)
+        self.context = copy_context()
+        self.finished = False
+        self.timer: Timer | None = None
+
+    def start(self, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def begin(port: Port) -> None:
+            self.port = port
+            port.spawn(self._body, (fn, args, kwargs), self.context)
+
+        self.run.scope.on_stop(self._stopped)
+        if not process.of(Runtimes).send(self.port, begin):
+            raise RunStopped(self.run.id, "its event loop has ended")
+
+    async def _body(self, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        library.set(self.port.library)
         try:
-            await drive(run, fn, args, kwargs)
+            await drive(self.run, fn, args, kwargs)
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException:  # noqa: BLE001, S110 -- kept in the record
             pass
         finally:
-            finished = True
-            if timer is not None:
-                timer.cancel()
+            self.finished = True
+            if self.timer is not None:
+                self.timer.cancel()
 
-    def begin(port: Port) -> None:
-        run.port = port
-        port.spawn(body, (), context)
+    def _stopped(self) -> None:
+        if not self.finished:
+            process.of(Runtimes).send(self.port, lambda _: None, self._give_up)
+            self.timer = process.of(Watch).after(grace_of(self.run.scope) + SETTLE, self._check)
 
-    def stopped() -> None:
-        nonlocal timer
-        if not finished:
-            process.of(Runtimes).send(run.port, _nothing, give_up)
-            timer = process.of(Watch).after(grace_of(run.scope) + SETTLE, check)
+    def _give_up(self) -> None:
+        if not self.finished:
+            _give_up(self.run)
 
-    def give_up() -> None:
-        if not finished:
-            end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
+    def _check(self) -> None:
+        self._give_up()
+        if not self.finished:
+            step = _running(self.run)
+            name = None if step is None else self.run.steps[step].name
+            process.of(Runtimes).retire(self.port, self.run, name)
 
-    def check() -> None:
-        give_up()
-        if not finished:
-            step = _running(run)
-            name = None if step is None else run.steps[step].name
-            process.of(Runtimes).retire(run.port, run, name)
 
-    context = copy_context()
+def _launch_task(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    run.kept = True
     try:
-        run.port = port_of(run)
-        run.scope.on_stop(stopped)
-        if not process.of(Runtimes).send(run.port, begin):
-            raise RunStopped(run.id, "its event loop has ended")
+        _RunTask(run).start(fn, args, kwargs)
     except BaseException as exc:
         _refused(run, exc)
         raise

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from .._scope import Scope
@@ -22,8 +24,25 @@ class _Turn:
         self.wake = wake
 
 
+class _Place:
+    """A place that somebody holds, and the ones held around it."""
+
+    __slots__ = ("around", "held", "limiter")
+
+    def __init__(self, limiter: Limiter, around: _Place | None) -> None:
+        self.limiter = limiter
+        self.around = around
+        self.held = True
+
+
+_innermost: ContextVar[_Place | None] = ContextVar("flowlet_place", default=None)
+
+
 class Limiter:
-    """*places* places, handed on in the order of asking."""
+    """*places* places, handed on in the order of asking.
+
+    Whoever is called, however deep, by one who holds a place goes in with him: he waits for it.
+    """
 
     def __init__(self, places: int) -> None:
         self._lock = threading.Lock()
@@ -45,6 +64,47 @@ class Limiter:
                 self._queue.remove(turn)
                 return
         self.release()
+
+    @contextmanager
+    def place(self, scope: Scope) -> Generator[None]:
+        """Hold a place, waiting for it in this thread.
+
+        Raises:
+            RunStopped: *scope* was stopped.
+        """
+        if self._held_around():
+            yield
+            return
+        self.acquire(scope)
+        with self._taken():
+            yield
+
+    @asynccontextmanager
+    async def aplace(self) -> AsyncGenerator[None]:
+        """Hold a place, waiting for it in this task."""
+        if self._held_around():
+            yield
+            return
+        await self.aacquire()
+        with self._taken():
+            yield
+
+    def _held_around(self) -> bool:
+        place = _innermost.get()
+        while place is not None and not (place.held and place.limiter is self):
+            place = place.around
+        return place is not None
+
+    @contextmanager
+    def _taken(self) -> Generator[None]:
+        place = _Place(self, around := _innermost.get())
+        _innermost.set(place)
+        try:
+            yield
+        finally:
+            place.held = False  # for those who go on in a copy of this context
+            _innermost.set(around)
+            self.release()
 
     def acquire(self, scope: Scope) -> None:
         """Wait in this thread for a place.

@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar, cast
 
 import anyio
 import sniffio
 
+from .._scope import call_all
 from ..errors import ConfigError, RunStopped
 from ..settings import process
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import asyncio
 
     import trio
+
+T = TypeVar("T")
 
 _modules = sys.modules  # neither backend is imported before somebody runs it
 
@@ -62,8 +65,7 @@ class Port:
 
     library: str
 
-    def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
-        self._soon = soon
+    def __init__(self) -> None:
         self._calls: deque[Callable[[], object]] = deque()
         self._scheduled = False
         self.greenlets: list[Any] = []
@@ -86,12 +88,22 @@ class Port:
                 return False
         return not self.closed
 
+    def _soon(self, fn: Callable[[], None]) -> None:
+        """Call *fn* in the loop.
+
+        Raises:
+            RuntimeError: the loop is gone.
+        """
+        raise NotImplementedError
+
     def _drain(self) -> None:
         self._scheduled = False
-        calls = self._calls
-        while calls:
+        call_all(self._due())
+
+    def _due(self) -> Iterator[Callable[[], object]]:
+        while self._calls:
             self.beats += 1
-            calls.popleft()()
+            yield self._calls.popleft()
 
     def waiter(self) -> Waiter:
         """Make a waiter for the current task."""
@@ -137,9 +149,16 @@ class _AsyncioPort(Port):
     library = "asyncio"
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop.call_soon_threadsafe)
-        self.loop = loop
+        super().__init__()
+        self._loop = weakref.ref(loop)
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return _alive(self._loop)
+
+    def _soon(self, fn: Callable[[], None]) -> None:
+        self.loop.call_soon_threadsafe(fn)
 
     def waiter(self) -> Waiter:
         return _AsyncioWaiter(self)
@@ -190,8 +209,12 @@ class _TrioPort(Port):
     def __init__(self, token: trio.lowlevel.TrioToken) -> None:
         import trio
 
-        super().__init__(token.run_sync_soon)
+        super().__init__()
+        self._token = weakref.ref(token)
         self.lowlevel = trio.lowlevel
+
+    def _soon(self, fn: Callable[[], None]) -> None:
+        _alive(self._token).run_sync_soon(fn)
 
     def waiter(self) -> Waiter:
         return _TrioWaiter(self)
@@ -209,8 +232,15 @@ class _TrioPort(Port):
             self._check_idle()
 
 
+def _alive(ref: weakref.ref[T]) -> T:
+    found = ref()
+    if found is None:
+        raise RuntimeError("the event loop is gone")
+    return found
+
+
 class Ports:
-    """The ports of the running loops, by loop, not by thread."""
+    """The ports of the running loops, by loop, not by thread; a port does not keep its loop alive."""
 
     def __init__(self) -> None:
         self._by_loop: weakref.WeakKeyDictionary[object, Port] = weakref.WeakKeyDictionary()
@@ -256,14 +286,14 @@ def interruptible(fn: Callable[..., None]) -> Callable[..., None]:
 
 
 def task_identity() -> object:
-    """What tells the current task from others in this thread; None outside a loop."""
+    """What tells the current task from all others, also from later ones; None outside a loop."""
     loop = running_loop()
     if loop is None:
         return None
     if _is_trio(loop):
-        return id(_modules["trio"].lowlevel.current_task())
+        return weakref.ref(_modules["trio"].lowlevel.current_task())
     task = _modules["asyncio"].current_task(loop)
-    return None if task is None else id(task)
+    return None if task is None else weakref.ref(task)
 
 
 def serve(backend: str, ready: Callable[[Port], object], stop: Callable[[Port, Waiter], object]) -> None:

@@ -76,6 +76,7 @@ def through(
         job = await in_thread(frame.below(frame.scope), following, (call,), {})
         return job.outcome()
 
+    afollowing.__qualname__ = "next"  # in the message about one that was not awaited
     return on_loop(frame.below(frame.scope), port(), first, (call, afollowing))
 
 
@@ -89,6 +90,7 @@ async def athrough(middleware: Sequence[Callable[..., Any]], call: Any, last: An
         return await athrough(rest, call, last, frame)
 
     if _is_async(first):
+        afollowing.__qualname__ = "next"  # in the message about one that was not awaited
         return await first(call, afollowing)
     port = current_port()
 

@@ -11,24 +11,23 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from copy import copy
 from functools import partial
 from typing import Any
 
 import anyio
 
-from ..context import Frame, here
+from ..context import here
 from ..errors import BridgeError, ProviderError
 from ..messages import Completion, Request
 from ..protocols import LLMProvider, ModelCall
 from ..settings import process
-from ._attempts import Attempts, InFlight, Target, shown, whole
+from ._attempts import Attempt, Attempts, InFlight, Target, shown, whole
 from ._bridge import in_body, suspend
-from ._crossing import SETTLE, grace_of, in_thread, on_loop, pause
-from ._loops import Port, current_port, in_ipython, running_loop
+from ._crossing import SETTLE, grace_of, in_thread, on_loop, pause, port_at
+from ._failures import awaited
+from ._loops import current_port, in_ipython, running_loop
 from ._middleware import athrough, through
 from ._retry import aretry, retry
-from ._runtimes import Runtimes, port_of
 from ._threads import here_busy
 
 OVERDUE = 0.5
@@ -53,27 +52,20 @@ def complete(target: Target, request: Request) -> Completion:
         )
     attempts = Attempts(target, request)
     last = partial(_with_retries, attempts)
-    completion: Completion = through(
-        attempts.middleware(), attempts.call, last, attempts.frame, partial(any_port, attempts.frame)
-    )
+    wraps, frame = attempts.middleware(), attempts.frame
+    completion: Completion = through(wraps, attempts.call, last, frame, partial(port_at, frame))
+    if wraps:
+        awaited(completion, "middleware")
     return completion
-
-
-def any_port(frame: Frame) -> Port:
-    """The loop of the run at *frame*, or outside a run the background loop."""
-    if frame.run is not None:
-        port: Port = port_of(frame.run)
-        return port
-    return process.of(Runtimes).port(process.settings.backend)
 
 
 def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
     def attempt(number: int) -> Completion:
-        attempts.number = number
+        one = attempts.attempt(call.request, number)
         with here_busy():  # from here on, whoever cancels the run waits for the answer
             attempts.check()
-            attempts.hold(call.request).take(attempts.frame.scope)
-            completion = _attempt(attempts, call.request)
+            one.hold.take(attempts.frame.scope)
+            completion = _attempt(one)
         attempts.check()
         return completion
 
@@ -82,26 +74,23 @@ def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
     return retry(attempts.policy(), attempt, partial(pause, attempts.frame.scope))
 
 
-def _attempt(attempts: Attempts, request: Request) -> Completion:
-    method = sync_method(attempts.target.provider, "complete")
+def _attempt(one: Attempt) -> Completion:
+    target, frame = one.place.target, one.place.frame
+    method = sync_method(target.provider, "complete")
     if method is None:
-        frame = attempts.frame
-        answer: Completion = on_loop(frame.below(frame.scope), any_port(frame), _answer, (attempts, request))
+        answer: Completion = on_loop(frame.below(frame.scope), port_at(frame), _answer, (one,))
         return answer
-    calls = process.of(InFlight).calls
     started = time.perf_counter()
-    calls.add(attempts)
-    try:
-        completion = whole(attempts.target, method(request))
-    except BaseException as exc:
-        caught = shown(attempts.target, exc)
-        attempts.failed(request, caught, time.perf_counter() - started)
-        if caught is exc:
-            raise
-        raise caught from exc
-    finally:
-        calls.discard(attempts)
-    return attempts.answered(request, completion, time.perf_counter() - started)
+    with process.of(InFlight).during(one):
+        try:
+            completion = whole(target, method(one.request))
+        except BaseException as exc:
+            caught = shown(target, exc)
+            one.failed(caught, time.perf_counter() - started)
+            if caught is exc:
+                raise
+            raise caught from exc
+    return one.answered(completion, time.perf_counter() - started)
 
 
 def sync_method(provider: LLMProvider, name: str) -> Callable[..., Any] | None:
@@ -131,7 +120,10 @@ async def acomplete(target: Target, request: Request) -> Completion:
     attempts = Attempts(target, request)
     await ready(target)
     last = partial(_awith_retries, attempts)
-    completion: Completion = await athrough(attempts.middleware(), attempts.call, last, attempts.frame)
+    wraps = attempts.middleware()
+    completion: Completion = await athrough(wraps, attempts.call, last, attempts.frame)
+    if wraps:
+        awaited(completion, "middleware")
     return completion
 
 
@@ -159,33 +151,35 @@ async def ready(target: Target) -> None:
 
 async def _awith_retries(attempts: Attempts, call: ModelCall) -> Completion:
     async def attempt(number: int) -> Completion:
-        attempts.number = number
+        one = attempts.attempt(call.request, number)
         attempts.check()
-        await attempts.hold(call.request).atake()
-        return await _answer(attempts, call.request)
+        await one.hold.atake()
+        return await _answer(one)
 
     if attempts.target.attempts == 1:
         return await attempt(1)
-    return await aretry(attempts.policy(), attempt, anyio.sleep)
+    answer = await aretry(attempts.policy(), attempt, anyio.sleep)
+    assert isinstance(answer, Completion)
+    return answer
 
 
-async def _answer(attempts: Attempts, request: Request) -> Completion:
-    if async_method(attempts.target.provider, "complete") is not None:
-        return await _InFlight(attempts, request).answer()
+async def _answer(one: Attempt) -> Completion:
+    if async_method(one.place.target.provider, "complete") is not None:
+        return await _InFlight(one).answer()
     started = time.perf_counter()
-    frame, mine = attempts.frame, copy(attempts)  # the thread may outlive this attempt, and books it then
+    frame, request = one.place.frame, one.request
     with anyio.move_on_after(request.timeout + OVERDUE):
-        job = await in_thread(frame.below(frame.scope), _busy_attempt, (mine, request), {})
+        job = await in_thread(frame.below(frame.scope), _busy_attempt, (one,), {})
         return job.outcome()  # type: ignore[no-any-return]
     error = _overdue(request)
-    mine.failed(request, error, time.perf_counter() - started)
-    mine.fenced = True
+    one.failed(error, time.perf_counter() - started)
+    one.fenced = True  # the thread may outlive this, and would book it again
     raise error
 
 
-def _busy_attempt(attempts: Attempts, request: Request) -> Completion:
+def _busy_attempt(one: Attempt) -> Completion:
     with here_busy():
-        return _attempt(attempts, request)
+        return _attempt(one)
 
 
 def _overdue(request: Request) -> ProviderError:
@@ -195,9 +189,8 @@ def _overdue(request: Request) -> ProviderError:
 class _InFlight:
     """One attempt in a task of the engine's own, which books it whatever becomes of the caller."""
 
-    def __init__(self, attempts: Attempts, request: Request) -> None:
-        self._attempts = attempts
-        self._request = request
+    def __init__(self, one: Attempt) -> None:
+        self._one = one
         self._limit = anyio.CancelScope()
         self._finished = False
         self._completion: Completion | None = None
@@ -221,7 +214,7 @@ class _InFlight:
         return self._completion
 
     async def _left_alone(self, waiter: Any) -> None:
-        scope = self._attempts.frame.scope
+        scope = self._one.place.frame.scope
         if self._finished:
             return
         if scope.timed_out:  # nobody waits, but what was paid for is still booked
@@ -236,35 +229,35 @@ class _InFlight:
             await waiter.wait()  # it is booked and its connection closed before the run has ended
 
     async def _run(self, done: Callable[[], object]) -> None:
-        calls = process.of(InFlight).calls
         started = time.perf_counter()
-        calls.add(self._attempts)
+        calls = process.of(InFlight).calls
+        calls.add(self._one)
         try:
             with self._limit:
                 await self._attempt(started)
         finally:
             if not self._finished:
                 self._error = ProviderError(
-                    "cancelled", "the call was cancelled in flight", provider=self._attempts.target.name
+                    "cancelled", "the call was cancelled in flight", provider=self._one.place.target.name
                 )
-                self._attempts.failed(self._request, self._error, time.perf_counter() - started)
+                self._one.failed(self._error, time.perf_counter() - started)
                 self._finished = True
-            calls.discard(self._attempts)
+            calls.discard(self._one)
             done()
 
     async def _attempt(self, started: float) -> None:
-        attempts, request = self._attempts, self._request
+        one, target = self._one, self._one.place.target
         try:
-            completion = whole(attempts.target, await _within_time(attempts.target.provider, request))
+            completion = whole(target, await _within_time(target.provider, one.request))
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:  # noqa: BLE001 -- raised again in the caller's task
-            self._error = shown(attempts.target, exc)
+            self._error = shown(target, exc)
             if self._error is not exc:
                 self._error.__cause__ = exc
-            attempts.failed(request, self._error, time.perf_counter() - started)
+            one.failed(self._error, time.perf_counter() - started)
         else:
-            self._completion = attempts.answered(request, completion, time.perf_counter() - started)
+            self._completion = one.answered(completion, time.perf_counter() - started)
         self._finished = True
 
 

@@ -22,10 +22,10 @@ from ..protocols import StepCall
 from ..settings import process
 from ..specs import Spec
 from ._crossing import in_other_thread, pause
-from ._failures import failed
+from ._failures import awaited, failed
 from ._limits import Limiter, Limits
 from ._middleware import athrough, through, wrapping
-from ._retry import Policy, aretry, retry
+from ._retry import Policy, Raised, aretry, retry
 from ._runtimes import port_of
 
 Function = Callable[..., Any]
@@ -84,6 +84,8 @@ def in_full(
         wraps = wrapping(run.middleware, StepCall)
         call = StepCall(spec.name, args, kwargs, run.info)
         result = through(wraps, call, last, record, lambda: port_of(run))
+        if wraps:
+            awaited(result, spec.name)
         _completed(record)
     except BaseException as exc:
         failed(record, run, exc)
@@ -109,11 +111,8 @@ def _attempts(
         record.attempts = number
         if limiter is None:
             return _one(spec, fn, record, args, kwargs)
-        limiter.acquire(record.scope)
-        try:
+        with limiter.place(record.scope):
             return _one(spec, fn, record, args, kwargs)
-        finally:
-            limiter.release()
 
     if spec.step.attempts == 1:
         result = attempt(1)
@@ -142,18 +141,30 @@ async def ain_full(
     run: RunRecord,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    original: Function | None = None,
 ) -> Any:
-    """Await a call of a step with all that its options and the run's middleware ask for."""
+    """Await a call of a step with all that its options and the run's middleware ask for.
+
+    *original* is the sync function that *fn* moves to a thread; a StopIteration out of it comes as a value.
+    """
     record = _opened(spec, frame, run)
     current.set(record)
 
     async def last(call: StepCall) -> Any:
-        return await _aattempts(spec, fn, record, run, call.args, dict(call.kwargs))
+        result = await _aattempts(spec, fn, original or fn, record, run, call.args, dict(call.kwargs))
+        if wraps and isinstance(result, Raised):
+            raise result.error
+        return result
 
     try:
         wraps = wrapping(run.middleware, StepCall)
         result = await athrough(wraps, StepCall(spec.name, args, kwargs, run.info), last, record)
-        _completed(record)
+        if wraps:
+            awaited(result, spec.name)
+        if isinstance(result, Raised):
+            failed(record, run, result.error)
+        else:
+            _completed(record)
     except BaseException as exc:
         failed(record, run, exc)
         raise
@@ -165,12 +176,12 @@ async def ain_full(
 async def _aattempts(
     spec: Spec,
     fn: Callable[..., Awaitable[Any]],
+    original: Function,
     record: StepRecord,
     run: RunRecord,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    original = getattr(fn, "__wrapped__", fn)
     if spec.step.check:
         check_inputs(original, args, kwargs)
     limiter = None if spec.step.max_concurrency is None else _limiter(original, spec.step.max_concurrency)
@@ -179,17 +190,14 @@ async def _aattempts(
         record.attempts = number
         if limiter is None:
             return await _aone(spec, fn, record, args, kwargs)
-        await limiter.aacquire()
-        try:
+        async with limiter.aplace():
             return await _aone(spec, fn, record, args, kwargs)
-        finally:
-            limiter.release()
 
     if spec.step.attempts == 1:
         result = await attempt(1)
     else:
         result = await aretry(_policy(spec, record, run), attempt, anyio.sleep)
-    if spec.step.check:
+    if spec.step.check and not isinstance(result, Raised):
         check_result(original, result)
     return result
 

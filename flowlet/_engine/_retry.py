@@ -5,6 +5,7 @@ The only file that knows stamina.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -33,17 +34,22 @@ class Policy:
 
 
 _NAME = "flowlet"
+_hooks_lock = threading.Lock()
 
 
 def _quiet() -> None:
     """Keep stamina's hooks, which log to what the host may have, from our retries: we tell them ourselves.
 
-    The hooks of the process hear of all other retries as before.
+    The hooks of the process hear of all other retries as before. They are wrapped once, and again only
+    after the host has set others. What the host asks of stamina itself, ``set_active(False)`` and
+    ``set_testing(True)``, holds for flowlet's retries too.
     """
     from stamina import instrumentation
 
-    hooks = instrumentation.get_on_retry_hooks()
-    if not all(isinstance(hook, _OfOthers) for hook in hooks):
+    if all(isinstance(hook, _OfOthers) for hook in instrumentation.get_on_retry_hooks()):
+        return
+    with _hooks_lock:
+        hooks = instrumentation.get_on_retry_hooks()
         instrumentation.set_on_retry_hooks(
             [hook if isinstance(hook, _OfOthers) else _OfOthers(hook) for hook in hooks]
         )
@@ -63,50 +69,67 @@ class _OfOthers:
 _OVER = Policy(1, lambda exc: False, lambda attempt, wait, exc: None)
 
 
+class _Again(Exception):
+    """What stamina sees of an error: it decides on the next attempt, and never holds or raises the error itself."""
+
+
+class Raised:
+    """An error as a value. A StopIteration that crosses a coroutine would become a RuntimeError."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 class _Waits:
     """How long to wait before the next attempt: what was asked for, or exponential with a little jitter."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._asked: float | None = None
-        self._error: Exception | None = None
+        self._told = True
         self._backoff = 0.0
-        self.last: BaseException | None = None
+        self.error: Exception | None = None
 
-    def decide(self, exc: BaseException) -> bool | float:
-        self.last = exc if isinstance(exc, StopIteration | StopAsyncIteration) else None
-        if not isinstance(exc, Exception):
-            return False
+    def again(self, exc: Exception) -> bool:
+        """Whether *exc* is worth another attempt, should one be left."""
         answer = self._policy.again(exc)
         if answer is False:
             return False
         _quiet()
         self._asked = None if answer is True else float(answer)
-        self._error = exc
-        return 0.0  # stamina itself is not to sleep: a thread in time.sleep() can't be woken
+        self._told, self.error = False, exc
+        return True
 
     def before(self, attempt: Any) -> float:
         """Seconds to wait before *attempt*, told to the policy."""
         wait = 0.0
-        if attempt.num > 1 and self._error is not None:
+        if not self._told and self.error is not None:
             wait = self._backoff if self._asked is None else self._asked
-            self._policy.told(attempt.num - 1, wait, self._error)
-            self._error = None
+            self._policy.told(attempt.num - 1, wait, self.error)
+            self._told = True
         backoff = attempt.next_wait
         import random
 
         self._backoff = backoff + backoff * random.uniform(0, JITTER)  # noqa: S311 -- spreads load, no secret
         return wait
 
+    def last(self) -> Exception:
+        """The error of the last attempt that was left, let go of."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
+
     def forget(self) -> None:
         """Let go of the call: stamina's own cycles are not to keep what it asked and was answered."""
-        self._policy, self._error = _OVER, None
+        self._policy, self.error = _OVER, None
 
     def attempts(self) -> Any:
         import stamina
 
         contexts: Any = stamina.retry_context(
-            on=self.decide,
+            on=_at_once,
             attempts=self._policy.attempts,
             timeout=None,
             wait_initial=self._policy.initial,
@@ -116,37 +139,67 @@ class _Waits:
         return contexts.with_name(_NAME, (), {})
 
 
-def _ended(waits: _Waits) -> BaseException:
-    """What ended the loop over the attempts: stamina raises the last error, and a loop takes this one for its end."""
-    assert waits.last is not None
-    return waits.last
+def _at_once(exc: Exception) -> bool | float:
+    """Let stamina itself not sleep: a thread in time.sleep() can't be woken."""
+    return 0.0 if isinstance(exc, _Again) else False
 
 
 def retry(policy: Policy, call: Callable[[int], T], pause: Callable[[float], object]) -> T:
     """Call ``call(attempt)`` until it succeeds, its error is final, or the attempts are used up."""
     waits = _Waits(policy)
+    error: Exception | None = None
     try:
         for attempt in waits.attempts():
             if wait := waits.before(attempt):
                 pause(wait)
-            with attempt:
+            try:
                 return call(attempt.num)
+            except Exception as exc:
+                if not waits.again(exc):
+                    raise
+            with attempt:
+                raise _Again
+    except _Again:
+        error = waits.last()
     finally:
         waits.forget()
-    raise _ended(waits)
+    assert error is not None
+    try:
+        raise error
+    finally:
+        del error
 
 
 async def aretry(
-    policy: Policy, call: Callable[[int], Awaitable[T]], pause: Callable[[float], Awaitable[object]]
-) -> T:
+    policy: Policy,
+    call: Callable[[int], Awaitable[T | Raised]],
+    pause: Callable[[float], Awaitable[object]],
+) -> T | Raised:
     """Await ``call(attempt)`` until it succeeds, its error is final, or the attempts are used up."""
     waits = _Waits(policy)
+    error: Exception | None = None
     try:
         async for attempt in waits.attempts():
             if wait := waits.before(attempt):
                 await pause(wait)
+            try:
+                result = await call(attempt.num)
+            except Exception as exc:
+                if not waits.again(exc):
+                    raise
+            else:
+                if not isinstance(result, Raised) or not waits.again(result.error):
+                    return result
             with attempt:
-                return await call(attempt.num)
+                raise _Again
+    except _Again:
+        error = waits.last()
     finally:
         waits.forget()
-    raise _ended(waits)
+    assert error is not None
+    if isinstance(error, StopIteration):
+        return Raised(error)
+    try:
+        raise error
+    finally:
+        del error

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..context import MAX_DEPTH, Frame, RunRecord, current, describe
+from ..context import MAX_DEPTH, Frame, RunRecord, current
 from ..errors import DefinitionError, RunCancelled, RunStopped, WorkflowTimeout
 from ..events import FailureUnfetched, RunStarted
 from ..metrics import RunState
@@ -27,6 +27,16 @@ from ._options import check_inputs
 Function = Callable[..., Any]
 
 
+class _Thread(threading.local):
+    """What tells this thread from all others, also from those that come after its end."""
+
+    def __init__(self) -> None:
+        self.token = object()
+
+
+_thread = _Thread()
+
+
 class Recent:
     """The newest runs of this process, started by its own code (child runs hang on them)."""
 
@@ -39,9 +49,9 @@ class Recent:
         return next((run for run in reversed(self.runs.copy()) if run.origin == origin), None)
 
 
-def _origin() -> tuple[int, object]:
+def _origin() -> tuple[object, object]:
     # each cell of a notebook is a task of its own, but one person's thread of work
-    return threading.get_ident(), None if in_ipython() else task_identity()
+    return _thread.token, None if in_ipython() else task_identity()
 
 
 def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame | None) -> RunRecord:
@@ -62,7 +72,7 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
         raise DefinitionError(
             f"child runs nest {MAX_DEPTH} deep: {_lineage(run)}; does a workflow call itself?"
         )
-    run.simple = not run.observers and not (run.middleware and wrapping(run.middleware, StepCall))
+    run.simple = not run.observers and steps_unwrapped(run)
     budget = options.budget or (process.settings.budget.run if parent is None else None)
     if budget is not None:
         run.meter = Meter(budget, f"run of {name!r}")
@@ -72,6 +82,11 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
     else:
         parent.adopt(run)
     return run
+
+
+def steps_unwrapped(run: RunRecord) -> bool:
+    """Whether no middleware of *run* wraps its steps."""
+    return not (run.middleware and wrapping(run.middleware, StepCall))
 
 
 def _lineage(run: RunRecord) -> str:
@@ -121,7 +136,11 @@ def cancel(run: RunRecord) -> bool:
 def conclude(run: RunRecord, result: object, exc: BaseException | None) -> None:
     """End *run* as its body did, unless it was ended before; then close what hangs on it."""
     if not run.over:
-        if run.scope.reason is not None:
+        if isinstance(exc, KeyboardInterrupt):
+            end(run, "cancelled", error=exc)
+        elif isinstance(exc, SystemExit):
+            end(run, "failed", error=exc)
+        elif run.scope.reason is not None:
             end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
         elif run.deadline is not None and time.monotonic() >= run.deadline:
             expire(run)
@@ -140,6 +159,7 @@ def close(run: RunRecord) -> None:
     run.scope.leave()
     for step in run.steps:
         step.run = None  # no cycles: a run that nobody holds goes at once
+    run.port = None  # and none keeps what belongs to its loop
 
 
 def raise_end(run: RunRecord, exc: BaseException | None) -> None:
@@ -160,7 +180,6 @@ def dropped(run: RunRecord) -> None:
     """Release what nobody can fetch any more; a failure that nobody fetched is told."""
     if run.handle is not None and run.handle() is not None:
         return
-    if run.error is not None and not run.fetched and run.state in ("failed", "timeout"):
-        process.notice(FailureUnfetched(run.info, time.time(), describe(run.error)))
-    run.result = None
-    run.launched = False
+    if run.error_text is not None and not run.fetched and run.state in ("failed", "timeout"):
+        process.notice(FailureUnfetched(run.info, time.time(), run.error_text))
+    run.release()

@@ -20,6 +20,7 @@ from ._crossing import in_thread
 from ._failures import ASYNC_CODE, failed, no_bridge, refuse_unawaited
 from ._loops import current_port, running_loop
 from ._options import ain_full, in_full
+from ._retry import Raised
 
 Function = Callable[..., Any]
 
@@ -28,15 +29,14 @@ def sync_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot pa
     """Make the plain function that calls the sync step *fn*."""
     name, plain = spec.name, spec.plain
 
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: C901 -- the same
+    def call(*args: Any, **kwargs: Any) -> Any:
         frame = current.get()
         if frame is None:
             return fn(*args, **kwargs)
         run = frame.run
         if run is None or frame.scope.reason is not None:
-            if frame.outside:
-                return fn(*args, **kwargs)
-            raise RunStopped(frame.scope.run_id, frame.scope.reason or "over")
+            _check_outside(frame)
+            return fn(*args, **kwargs)
         if in_body():
             return _from_async_body(spec, fn, frame, run, args, kwargs)
         if running_loop() is not None:
@@ -64,7 +64,7 @@ def sync_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot pa
     return call
 
 
-def async_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot path, in one piece
+def async_step(spec: Spec, fn: Function) -> Function:
     """Make the coroutine function that calls the async step *fn*."""
     name, plain = spec.name, spec.plain
 
@@ -74,9 +74,8 @@ def async_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot p
             return await fn(*args, **kwargs)
         run = frame.run
         if run is None or frame.scope.reason is not None:
-            if frame.outside:
-                return await fn(*args, **kwargs)
-            raise RunStopped(frame.scope.run_id, frame.scope.reason or "over")
+            _check_outside(frame)
+            return await fn(*args, **kwargs)
         if not in_body():
             return await Drive(call(*args, **kwargs), current_port())
         for arg in (*args, *kwargs.values()) if kwargs else args:
@@ -103,23 +102,14 @@ def async_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot p
     return call
 
 
-class Carried(Exception):
-    """Takes a StopIteration across a coroutine, which would turn it into a RuntimeError."""
+def _check_outside(frame: Frame) -> None:
+    """Let a call go on that is in no run; one in a run that is over is ended.
 
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-def uncarried(call: Callable[[], Any]) -> Any:
-    """Call, and let a carried exception out."""
-    try:
-        return call()
-    except Carried as vehicle:
-        error = vehicle.error
-    try:
-        raise error
-    finally:
-        del error
+    Raises:
+        RunStopped: it is.
+    """
+    if not frame.outside:
+        raise RunStopped(frame.scope.run_id, frame.scope.reason or "over")
 
 
 def _from_async_body(
@@ -128,7 +118,7 @@ def _from_async_body(
     for arg in (*args, *kwargs.values()):
         refuse_unawaited(arg, spec.name)
     if not (spec.plain and run.simple):
-        return uncarried(lambda: suspend(ain_full(spec, _moved(fn), frame, run, args, kwargs)))
+        return _out(suspend(ain_full(spec, _moved(fn), frame, run, args, kwargs, fn)))
     record = StepRecord(frame, run, spec.name)
     try:
         result = suspend(in_thread(record, fn, args, kwargs)).outcome()
@@ -150,12 +140,19 @@ def _moved(fn: Function) -> Callable[..., Coroutine[Any, Any, Any]]:
         frame = current.get()
         assert frame is not None
         job = await in_thread(frame.below(frame.scope), fn, args, kwargs)
-        if isinstance(job.error, StopIteration):
-            raise Carried(job.error)
-        return job.outcome()
+        error = job.error
+        return Raised(error) if isinstance(error, StopIteration) else job.outcome()
 
-    moved.__wrapped__ = fn  # type: ignore[attr-defined]
     return moved
+
+
+def _out(outcome: Any) -> Any:
+    if not isinstance(outcome, Raised):
+        return outcome
+    try:
+        raise outcome.error
+    finally:
+        del outcome  # no cycle from the traceback back to here
 
 
 async def moved_step(spec: Spec, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -165,4 +162,4 @@ async def moved_step(spec: Spec, fn: Function, args: tuple[Any, ...], kwargs: di
     if frame.run is None:
         raise RunStopped(frame.scope.run_id, frame.scope.reason or "over")
     frame.scope.check()
-    return await ain_full(spec, _moved(fn), frame, frame.run, args, kwargs)
+    return _out(await ain_full(spec, _moved(fn), frame, frame.run, args, kwargs, fn))

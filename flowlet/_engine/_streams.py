@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 
 from attrs import evolve
 
 from ..errors import BridgeError, Refused, Truncated
 from ..messages import Completion, Delta, Request
-from ._attempts import Attempts, Target, shown
+from ..settings import process
+from ._attempts import Attempt, Attempts, InFlight, Target, shown
 from ._bridge import in_body
 from ._loops import in_ipython, running_loop
 from ._models import acomplete, async_method, complete, ready, sync_method
+from ._threads import here_busy
 
 
 class _Sum:
     """What a stream has brought so far."""
 
-    def __init__(self, attempts: Attempts, request: Request) -> None:
-        self._attempts = attempts
-        self._request = request
+    def __init__(self, one: Attempt) -> None:
+        self._one = one
         self._started = time.perf_counter()
-        self._completion = Completion("", model=request.model)
+        self._completion = Completion("", model=one.request.model)
         self._pieces: list[str] = []
         self._ended = False
         self.broken: BaseException | None = None
@@ -52,9 +53,9 @@ class _Sum:
         """Book the call, once, well or badly ended; one that the caller left early is a good one."""
         duration = time.perf_counter() - self._started
         if exc is None or not isinstance(exc, Exception):
-            self._attempts.answered(self._request, self.completion, duration)
+            self._one.answered(self.completion, duration)
         else:
-            self._attempts.failed(self._request, exc, duration, self._completion.usage)
+            self._one.failed(exc, duration, self._completion.usage)
 
     def ended_by(self, target: Target, exc: BaseException) -> BaseException:
         """Book the call that ended with *exc*, and give what the caller is to see: his own error unchanged."""
@@ -108,10 +109,14 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
         check_ending(whole)
         yield iter((whole.text,))
         return
-    total = _Sum(attempts, request)
-    attempts.hold(request).take(attempts.frame.scope)
+    one = attempts.attempt(request)
+    with here_busy():
+        one.hold.take(attempts.frame.scope)
+    total = _Sum(one)
     try:
-        with method(request) as deltas:
+        with process.of(InFlight).during(one), ExitStack() as stack:
+            with here_busy():  # whoever cancels the run waits for what is on its way
+                deltas = stack.enter_context(method(request))
             try:
                 yield _texts(deltas, total, attempts)
             except BaseException as exc:
@@ -125,11 +130,18 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
     total.book(None)
 
 
+def _next(deltas: Iterator[Delta]) -> Delta | None:
+    with here_busy():
+        return next(deltas, None)
+
+
 def _texts(deltas: Iterator[Delta], total: _Sum, attempts: Attempts) -> Iterator[str]:
     try:
-        for delta in deltas:
+        rest = iter(deltas)
+        while (delta := _next(rest)) is not None:
+            text = total.add(delta)  # before all else: what was paid for is booked
             attempts.check()
-            if text := total.add(delta):
+            if text:
                 yield text
         total.check()
     except Exception as exc:
@@ -150,16 +162,18 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
         yield _one(whole.text)
         return
     await ready(target)
-    total = _Sum(attempts, request)
-    await attempts.hold(request).atake()
+    one = attempts.attempt(request)
+    await one.hold.atake()
+    total = _Sum(one)
     try:
         opened: AbstractAsyncContextManager[AsyncIterator[Delta]] = method(request)  # type: ignore[assignment]
-        async with opened as deltas:
-            try:
-                yield _Texts(deltas, total, attempts)
-            except BaseException as exc:
-                total.left_with = exc
-                raise
+        with process.of(InFlight).during(one):
+            async with opened as deltas:
+                try:
+                    yield _Texts(deltas, total, attempts)
+                except BaseException as exc:
+                    total.left_with = exc
+                    raise
     except BaseException as exc:
         told = total.ended_by(target, exc)
         if told is exc:
@@ -201,6 +215,7 @@ class _Texts:
             except StopAsyncIteration:
                 self._total.check()
                 raise
+            text = self._total.add(delta)
             self._attempts.check()
-            if text := self._total.add(delta):
+            if text:
                 return text

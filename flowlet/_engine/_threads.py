@@ -111,8 +111,12 @@ class Threads:
         self._idle: list[_Worker] = []
         self._waiting: deque[Job] = deque()
         self._runnable = 0
-        self.limit = process.settings.max_threads
         self.abandoned = 0
+
+    @property
+    def limit(self) -> int:
+        """How many threads may be at work, as the settings say now."""
+        return process.settings.max_threads
 
     def submit(self, job: Job) -> None:
         """Run *job* on a worker thread, as soon as a place is free.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import sys
+import queue
 import threading
 import time
 from collections.abc import Callable
 
+from .._scope import call_all
 from ._threads import started
+
+FEW = 1000
+"""Timers that are kept, cancelled or not, without a look."""
 
 
 class Timer:
@@ -30,7 +34,9 @@ class Watch:
     """Calls functions when their time on the monotonic clock has come. They must be quick."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._asked: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._purge_at = FEW
         self._timers: list[tuple[float, int, Timer]] = []
         self._serial = itertools.count()
         self._thread: threading.Thread | None = None
@@ -41,7 +47,7 @@ class Watch:
         Raises:
             FlowletError: the system refuses the clock its thread.
         """
-        with self._changed:
+        with self._lock:
             if self._thread is None:
                 self._thread = started(self._run, "flowlet watch")
 
@@ -52,16 +58,21 @@ class Watch:
             FlowletError: the system refuses the clock its thread.
         """
         timer = Timer(when, call)
-        with self._changed:
-            if len(self._timers) > 1000 and self._timers[-1][2].call is None:
+        with self._lock:
+            if len(self._timers) >= self._purge_at:  # at most half of many are cancelled ones
                 self._timers = [entry for entry in self._timers if entry[2].call is not None]
                 heapq.heapify(self._timers)
+                self._purge_at = max(FEW, 2 * len(self._timers))
             if self._thread is None:
                 self.start()
             heapq.heappush(self._timers, (when, next(self._serial), timer))
             if self._timers[0][2] is timer:
-                self._changed.notify()
+                self._asked.put(None)
         return timer
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Call *call* at once, in the thread of the clock. It takes no lock, so a destructor may ask for it."""
+        self._asked.put(call)
 
     def after(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Call *call* in *seconds*."""
@@ -69,16 +80,11 @@ class Watch:
 
     def _run(self) -> None:
         while True:
-            call = self._next()
-            try:
-                call()
-            except BaseException:  # noqa: BLE001 -- an observer's SystemExit must not stop the clock
-                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
-            del call
+            call_all((self._next(),))
 
     def _next(self) -> Callable[[], object]:
-        with self._changed:
-            while True:
+        while True:
+            with self._lock:
                 while self._timers and self._timers[0][2].call is None:
                     heapq.heappop(self._timers)
                 wait = self._timers[0][0] - time.monotonic() if self._timers else None
@@ -86,5 +92,10 @@ class Watch:
                     call = heapq.heappop(self._timers)[2].call
                     if call is not None:
                         return call
-                else:
-                    self._changed.wait(None if wait is None else min(wait, threading.TIMEOUT_MAX))
+                    continue
+            try:
+                call = self._asked.get(timeout=None if wait is None else min(wait, threading.TIMEOUT_MAX))
+            except queue.Empty:
+                continue
+            if call is not None:
+                return call

@@ -88,6 +88,8 @@ def run(
     backend: Literal["asyncio", "trio"] | None = None,
     log: File = None,
     report: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    record: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    replay: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     quiet: Annotated[bool, Parameter(alias="-q", negative="", show_default=False)] = False,
     traceback: Flag = False,
 ) -> int:
@@ -105,6 +107,8 @@ def run(
         backend: the event loop of async code.
         log: write the log as JSON lines to this file, - for stderr.
         report: write a report of the run to this HTML file.
+        record: record the model calls in this file.
+        replay: answer the model calls from this recording; nothing is sent, and no key is needed.
         quiet: don't show the progress of the run.
         traceback: show the whole traceback of a failure (or set FLOWLET_DEBUG=1).
     """
@@ -112,7 +116,7 @@ def run(
 
     given = {"timeout": timeout, "model": model, "backend": backend}
     options = {name: value for name, value in given.items() if value is not None}
-    request = Request(target, inputs, input, options, log, report, quiet)
+    request = Request(target, inputs, input, options, log, report, quiet, record, replay)
     return _guarded(lambda: run_target(request, json, _whole(traceback)), json, traceback)
 
 

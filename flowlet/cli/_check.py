@@ -29,10 +29,11 @@ def check_settings(as_json: bool) -> int:
         settings: list[JsonValue] = [{"name": n, "value": _plain(v), "from": s} for n, v, s in rows]
         write_json({"ok": True, "settings": settings, "notes": list(_notes())})
         return _codes.OK
-    print("ok: the settings can be used\n")
+    notes = list(_notes())
+    print("ok: the settings can be read" + ("; see the notes below\n" if notes else "\n"))
     _write_table([(n, visible(str(_plain(v))), s) for n, v, s in rows if v is not None])
     print("\n  not set:", ", ".join(name for name, value, _ in rows if value is None))
-    for note in _notes():
+    for note in notes:
         print(f"\nnote: {note}")
     return _codes.OK
 

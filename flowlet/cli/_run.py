@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
@@ -15,7 +16,7 @@ from attrs import evolve, frozen
 from .._engine._handle import Run, start_handle
 from .._functions import build
 from .._signature import signature_of
-from ..errors import InputError, WorkflowTimeout
+from ..errors import InputError, RecordingError, WorkflowTimeout
 from ..messages import JsonValue
 from ..metrics import ExecutionMetrics
 from ..settings import process
@@ -42,6 +43,8 @@ class Request:
     log: str | None
     report: Path | None
     quiet: bool
+    record: Path | None = None
+    replay: Path | None = None
 
 
 def run_target(request: Request, as_json: bool, whole: bool) -> int:
@@ -50,6 +53,7 @@ def run_target(request: Request, as_json: bool, whole: bool) -> int:
     Raises:
         FlowletError, Unloadable: before anything ran: the target, an input or an option is wrong.
     """
+    _check_tape(request)
     with ExitStack() as stack:
         if as_json:  # stdout is for the one object alone
             stack.enter_context(redirect_stdout(sys.stderr))
@@ -86,7 +90,7 @@ def _finish(
     request: Request, start: Callable[[], Run[Any]]
 ) -> tuple[Run[Any], Signals, BaseException | None]:
     """Start the run and wait for its end, shown and logged as *request* says."""
-    with _leaving_at_once(), Signals() as signals, _watched(request):
+    with _leaving_at_once(), Signals() as signals, _watched(request), _taped(request) as errors:
         run = start()
         signals.cancel(run)
         error: BaseException | None = None
@@ -96,6 +100,7 @@ def _finish(
             raise
         except BaseException as exc:  # noqa: BLE001 -- told by the caller
             error = exc
+            errors.append(exc)
     if request.report is not None:
         _report(run, request.report)
     return run, signals, error
@@ -126,6 +131,43 @@ def _log(target: str) -> None:
         )
     except OSError as exc:
         raise InputError(f"--log {target}: {exc.strerror}") from None
+
+
+def _check_tape(request: Request) -> None:
+    if request.record is not None and request.replay is not None:
+        raise InputError("--record and --replay can't be given together")
+    if request.replay is not None and not request.replay.is_file():
+        raise InputError(f"--replay {request.replay}: there is no such file; --record makes one")
+
+
+@contextmanager
+def _taped(request: Request) -> Generator[list[BaseException]]:
+    """Record or replay the model calls of this block, which leaves what it failed with in the list."""
+    errors: list[BaseException] = []
+    file = request.record or request.replay
+    if file is None:
+        yield errors
+        return
+    from ..testing import UnusedRecording, recording
+
+    tape = recording(file, "none" if request.record is None else "all")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnusedRecording)
+            with tape:
+                yield errors
+                if errors:
+                    raise errors[0]
+    except RecordingError as exc:
+        if exc not in errors:
+            if tape.replaying:
+                raise
+            print(f"flowlet: {exc}", file=sys.stderr)
+    except BaseException as exc:
+        if exc not in errors:
+            raise
+    if tape.unused and not errors:
+        print(f"flowlet: recorded calls of {file} that were not used: {tape.unused}", file=sys.stderr)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from typing import Protocol, TextIO
 
 from .._engine._threads import started
 from ..events import Event, PluginFailed
-from ..protocols import Observer
 from ..settings import process
 from ._plain import Lines
 
@@ -108,11 +107,11 @@ def live(*, quiet: bool = False, stream: TextIO | None = None) -> Generator[None
         yield
         return
     display = Display(shown_on, _tree if _is_terminal(shown_on) else Lines)
-    _observe(lambda observers: (*observers, display))
+    process.observe(lambda observers: (*observers, display))
     try:
         yield
     finally:
-        _observe(lambda observers: tuple(one for one in observers if one is not display))
+        process.observe(lambda observers: tuple(one for one in observers if one is not display))
         display.close()
 
 
@@ -120,7 +119,3 @@ def _shown_on(stream: TextIO) -> bool:
     shown = (one.stream for one in process.settings.observers if isinstance(one, Display))
     return any(one is stream for one in shown)
 
-
-def _observe(change: Callable[[tuple[Observer, ...]], Iterable[Observer]]) -> None:
-    with process.lock:
-        process.change({"observers": change(process.settings.observers)})

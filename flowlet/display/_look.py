@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from pathlib import Path
 
 from .._engine._handle import Run, record_of
+from ..context import RunRecord, trail_of
 from ..metrics import ExecutionMetrics
 from ._view import View, view_of
 from ._words import clean_for
@@ -20,18 +20,18 @@ def view_of_run(run: Run[object] | ExecutionMetrics) -> View:
     """Make the view of a run, with secrets redacted."""
     if isinstance(run, ExecutionMetrics):
         return view_of(run, clean_for())
-    return view_of(run.metrics, clean_for(), _place(record_of(run).error))
+    return view_of(run.metrics, clean_for(), _place(record_of(run)))
 
 
-def _place(error: BaseException | None) -> str | None:
-    """The innermost line outside of flowlet that *error* was raised through, where it is still known."""
-    tb = error.__traceback__ if error is not None else None
-    lines = [(frame.f_code, number) for frame, number in traceback.walk_tb(tb)]
+def _place(record: RunRecord) -> str | None:
+    """The innermost line outside of flowlet that the error of a run was raised through."""
+    error = record.error
+    lines = record.trail if error is None else trail_of(error)
     theirs = [line for line in lines if not line[0].co_filename.startswith(_OURS)]
     own = [line for line in theirs if not _installed(line[0].co_filename)] or theirs
     if not own:
         return None
-    code, number = own[-1]
+    code, number = own[0]
     return f"{_short(code.co_filename)}:{number} in {code.co_name}"
 
 

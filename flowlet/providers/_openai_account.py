@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
@@ -11,7 +12,10 @@ from attrs import field, frozen
 from ..errors import ConfigError
 from ..settings import process
 
-__all__ = ["Account"]
+__all__ = ["LIVE", "Account"]
+
+LIVE = "PYTEST_FLOWLET_LIVE"
+"""The variable by which the pytest plugin says whether live calls are allowed; subprocesses inherit it."""
 
 _OPENAI = "https://api.openai.com/v1"
 _NO_KEY = "no-key-needed"
@@ -47,6 +51,24 @@ class Account:
             base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI,
             organization or os.environ.get("OPENAI_ORG_ID"),
             project or os.environ.get("OPENAI_PROJECT_ID"),
+        )
+
+    def check_live(self) -> None:
+        """Let a test call this machine alone, unless it was asked for otherwise.
+
+        Raises:
+            ConfigError: pytest runs without --flowlet-live, or there is no key, and the host is another.
+        """
+        live = os.environ.get(LIVE)
+        if live is None or (live == "yes" and self.secret) or _is_loopback(self.base_url):
+            return
+        missing = "has no key, which --flowlet-live needs" if live == "yes" else "was not asked for"
+        raise ConfigError(
+            f"a live call of {self.place} in a test {missing}:",
+            (
+                "to allow it, set OPENAI_API_KEY and run pytest --flowlet-live (--flowlet-record=once records it)",
+                "to do without, use a recording, a mock, or FLOWLET_MODEL=offline",
+            ),
         )
 
     @property
@@ -101,6 +123,14 @@ def _header_faults(**values: str | None) -> list[str]:
         for name, value in values.items()
         if value and not (value.isascii() and value.isprintable())
     ]
+
+
+def _is_loopback(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_official(base_url: str) -> bool:

@@ -112,6 +112,7 @@ class OpenAIProvider:
 
     def _call(self, request: Request, *, stream: bool = False) -> Call:
         account = self._account()
+        account.check_live()
         from ._openai_call import Call
 
         return Call(account, request, self.max_bytes, stream=stream)

@@ -1,7 +1,8 @@
-"""What tests of workflows need: models that answer from a script, at no cost."""
+"""What tests of workflows need: models that answer from a script or a recording, at no cost."""
 
 from __future__ import annotations
 
+from ._conformance import check_provider
 from ._mock_llm import AsyncMockLLM, MockLLM
 from ._mock_provider import (
     AsyncMockProvider,
@@ -10,13 +11,23 @@ from ._mock_provider import (
     UnexpectedCall,
     UnusedAnswers,
 )
+from ._recording import Mode, Recording, UnusedRecording, recording
+from ._stub import AsyncStub, Stub, stub
 
 __all__ = [
     "AsyncMockLLM",
     "AsyncMockProvider",
+    "AsyncStub",
     "MockLLM",
     "MockProvider",
+    "Mode",
+    "Recording",
+    "Stub",
     "SyncMockProvider",
     "UnexpectedCall",
     "UnusedAnswers",
+    "UnusedRecording",
+    "check_provider",
+    "recording",
+    "stub",
 ]
