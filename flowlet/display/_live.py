@@ -118,4 +118,3 @@ def live(*, quiet: bool = False, stream: TextIO | None = None) -> Generator[None
 def _shown_on(stream: TextIO) -> bool:
     shown = (one.stream for one in process.settings.observers if isinstance(one, Display))
     return any(one is stream for one in shown)
-

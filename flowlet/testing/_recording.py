@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 import anyio.lowlevel
-from attrs import evolve
 
 from .._conversation import Modes
 from .._engine._models import async_method, sync_method
@@ -31,6 +30,7 @@ from ..metrics import TokenUsage
 from ..protocols import LLMProvider
 from ..providers.offline import after_checkpoints, deltas_of
 from ..settings import process
+from ._take import Heard, Take
 from ._tape import Answer, Asked, Fault, Interaction, asked, joined, key, read, rendered, write
 
 __all__ = ["Mode", "Recording", "UnusedRecording", "recording"]
@@ -357,15 +357,15 @@ class _Recorded(_Taped):
             with self._taking_down(request, streamed=True) as heard:
                 async with inner(request) as deltas:
                     heard.opened = True
-                    yield _Heard(deltas, heard)
+                    yield Heard(deltas, heard)
 
         return astream
 
     @contextmanager
-    def _taking_down(self, request: Request, *, streamed: bool = False) -> Generator[_Take]:
+    def _taking_down(self, request: Request, *, streamed: bool = False) -> Generator[Take]:
         self._tape.check_open()
         mine = asked(self.name, request)
-        take = _Take(request.model, ended=not streamed)
+        take = Take(request.model, ended=not streamed)
         try:
             yield take
         except BaseException as exc:
@@ -376,54 +376,3 @@ class _Recorded(_Taped):
                 self._tape.add(Interaction(mine, Answer.of(take.completion, partial=not take.ended)))
             raise
         self._tape.add(Interaction(mine, Answer.of(take.completion, partial=not take.ended)))
-
-
-class _Take:
-    """What one call has brought so far. A stream is *opened* when its caller has it; *error* broke it off."""
-
-    def __init__(self, model: str, *, ended: bool) -> None:
-        self.completion = Completion("", model=model)
-        self.ended = ended
-        self.opened = False
-        self.error: BaseException | None = None
-
-    def hear(self, deltas: Iterator[Delta]) -> Iterator[Delta]:
-        """Pass *deltas* on, and add them up."""
-        try:
-            for delta in deltas:
-                self.add(delta)
-                yield delta
-        except ProviderError as exc:
-            self.error = exc
-            raise
-        self.ended = True
-
-    def add(self, delta: Delta) -> None:
-        """Add *delta* to the answer."""
-        names = ("usage", "finish_reason", "model", "request_id", "refusal")
-        known = {name: value for name in names if (value := getattr(delta, name)) is not None}
-        self.completion = evolve(self.completion, text=self.completion.text + delta.text, **known)
-        self.ended = self.ended or delta.finish_reason is not None
-
-
-class _Heard:
-    """Async deltas, added up as they pass. No generator, so that nothing is left to finalise on trio."""
-
-    def __init__(self, deltas: AsyncIterator[Delta], take: _Take) -> None:
-        self._deltas = deltas
-        self._take = take
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Delta:
-        try:
-            delta = await anext(self._deltas)
-        except StopAsyncIteration:
-            self._take.ended = True
-            raise
-        except ProviderError as exc:
-            self._take.error = exc
-            raise
-        self._take.add(delta)
-        return delta
