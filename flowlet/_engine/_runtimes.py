@@ -193,7 +193,7 @@ class Runtimes:
 def _blocking(runtime: _Runtime) -> tuple[RunRecord | None, str | None]:
     """Find the run and the step whose code the loop's thread is in."""
     thread = runtime.thread
-    frame = None if thread is None else sys._current_frames().get(thread.ident or 0)
+    frame = None if thread is None else sys._current_frames().get(thread.ident or 0)  # pyright: ignore[reportPrivateUsage] -- documented, for debuggers
     run: RunRecord | None = None
     for values in frames_below(frame, __package__):
         record, run = values.get("record", run), values.get("run", run)
