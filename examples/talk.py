@@ -23,4 +23,5 @@ def talk(topic: str) -> list[str]:
     return points(ask(outline(topic)))
 
 
-print(run(talk, "tea"))
+if __name__ == "__main__":
+    print(run(talk, "tea"))
