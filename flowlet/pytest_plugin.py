@@ -382,6 +382,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     of = "" if whole is None else f" of ${whole:f}"
     unpriced = f", {used.unpriced} without a known price" if used.unpriced else ""
     terminalreporter.write_line(
-        f"flowlet: {used.live} live model calls ({used.tokens} tokens, ${used.cost:f}{of}{unpriced}), "
+        f"flowlet: {used.live} model calls ({used.tokens} tokens, ${used.cost:f}{of}{unpriced}), "
         f"{used.replayed} replayed"
     )

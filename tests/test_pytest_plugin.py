@@ -182,7 +182,7 @@ def test_recordings_are_made_once_and_replayed(session, pytester: pytest.Pyteste
     gone = "from flowlet.settings import process\nprocess.reset()\n"
     result = session(gone + RECORDED.format(live=False))
     result.assert_outcomes(passed=7)
-    result.stdout.fnmatch_lines(["flowlet: 0 live model calls (0 tokens, $0), 7 replayed"])
+    result.stdout.fnmatch_lines(["flowlet: 0 model calls (0 tokens, $0), 7 replayed"])
 
 
 def test_a_call_that_was_not_recorded_fails(session, pytester: pytest.Pytester) -> None:
@@ -275,7 +275,7 @@ def test_without():
     )
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(["*more than its flowlet_budget (tokens: 15 of 10)*"])
-    result.stdout.fnmatch_lines(["flowlet: 9 live model calls (135 tokens, $0), 0 replayed"])
+    result.stdout.fnmatch_lines(["flowlet: 9 model calls (135 tokens, $0), 0 replayed"])
 
 
 def test_replayed_calls_use_no_budget(session) -> None:
@@ -307,7 +307,7 @@ def test_it(number):
         "--flowlet-budget=1",
     )
     result.assert_outcomes(passed=3, failed=2)
-    result.stdout.fnmatch_lines(["flowlet: 3 live model calls (45 tokens, $1.2 of $1), 0 replayed"])
+    result.stdout.fnmatch_lines(["flowlet: 3 model calls (45 tokens, $1.2 of $1), 0 replayed"])
 
 
 @pytest.mark.parametrize("wrong", ["much", "-1", "nan"])
