@@ -12,18 +12,20 @@ changed copy (``attrs.evolve``), and is of the middleware's own kind.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from attrs import frozen
 
+from .entries import Entry, JournalledRun
 from .events import Event, RunInfo
 from .messages import Completion, Delta, Request
 
 __all__ = [
     "AsyncProvider",
     "AsyncStreamingProvider",
+    "Journal",
     "LLMProvider",
     "Middleware",
     "ModelCall",
@@ -123,3 +125,54 @@ Observer = Callable[[Event], None]
 
 Middleware = Callable[..., Any]
 """``def (call, next)`` or ``async def (call, next)``: see the top of this module."""
+
+
+class Journal(Protocol):
+    """Keeps what is known of runs, so that another process can go on with them.
+
+    Its methods are called from any thread, also several at once, and may block; none is called from an
+    event loop. Each is all or nothing. Whatever goes wrong is a ``JournalError``, after which the same
+    call may be made again.
+    """
+
+    def append(self, entries: Sequence[Entry], /) -> None:
+        """Add *entries*, of any runs, in this order; when this returns they survive a kill of the process.
+
+        An entry with an empty key is about the run itself: the first one makes it known.
+        """
+        ...
+
+    def read(self, run_id: str, /) -> Sequence[Entry]:
+        """Tell all entries of a run in their order; nothing for a run that is not known."""
+        ...
+
+    def runs(self) -> Sequence[JournalledRun]:
+        """Tell the runs, the newest first."""
+        ...
+
+    def claim(self, run_id: str, /) -> str | None:
+        """Take a run for this process, known or not. None is success; else it is text that says who has it.
+
+        A claim ends with :meth:`release` or with the process, however that ends.
+        """
+        ...
+
+    def release(self, run_id: str, /) -> None:
+        """Give a run back."""
+        ...
+
+    def forget(self, run_ids: Sequence[str], /) -> None:
+        """Drop runs with all their entries."""
+        ...
+
+    def kept(self, key: str, now: float, /) -> str | None:
+        """Tell the cached value of *key*, unless it has expired at *now* (a Unix time)."""
+        ...
+
+    def keep(self, key: str, value: str, expires: float | None, /) -> None:
+        """Cache *value* under *key* until *expires* (a Unix time), or for good; an older one is replaced."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is open; a later call opens it again."""
+        ...

@@ -26,7 +26,7 @@ parts        providers/ | observers/
 engine       _engine/
 ambient      settings _catalogue _settings_sources _settings_pages context _scope
 pure         _signature _codec _schema _samples _data/ _template _fits _suggest _source _yaml _sections _rules _placed pricing redaction
-vocabulary   errors metrics messages specs events protocols
+vocabulary   errors metrics messages entries specs events protocols
 """
 LAYERS = [line.replace("|", "").split()[1:] for line in DRAWING.splitlines()]
 
