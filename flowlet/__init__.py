@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .messages import Completion, Message, Parameters
     from .metrics import CallRecord, ExecutionMetrics, StepMetrics, TokenUsage, Usage
     from .observers.logs import log_to
+    from .plugins import get_step, register_step
     from .pricing import Price
     from .prompts import chain, prompt
     from .protocols import ModelCall, RunCall, StepCall
@@ -90,6 +91,7 @@ __all__ = [
     "configure",
     "failure_of",
     "gather",
+    "get_step",
     "is_step",
     "is_workflow",
     "last_run",
@@ -98,6 +100,7 @@ __all__ = [
     "pmap",
     "prompt",
     "register_provider",
+    "register_step",
     "report",
     "run",
     "runs",
@@ -115,6 +118,7 @@ _HOMES = {
     "llm": "LLM AsyncLLM register_provider",
     "messages": "Completion Message Parameters",
     "observers.logs": "log_to",
+    "plugins": "get_step register_step",
     "prompts": "chain prompt",
     "protocols": "ModelCall RunCall StepCall",
     "pricing": "Price",

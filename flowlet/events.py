@@ -5,10 +5,13 @@ Times are Unix times in seconds, durations seconds. *step* is None outside a ste
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import field, frozen
 
-from .messages import Completion, Request
-from .metrics import CallRecord, RunState, StepState
+if TYPE_CHECKING:
+    from .messages import Completion, Request
+    from .metrics import CallRecord, RunState, StepState
 
 __all__ = [
     "BudgetRefused",
@@ -182,13 +185,14 @@ class RunsCancelledAtExit:
 
 @frozen
 class PluginFailed:
-    """A plugin, an observer or a middleware failed and was set aside."""
+    """A plugin, an observer or a middleware failed. Those of a package have a *distribution* and its *version*."""
 
     run: RunInfo | None
     at: float
     plugin: str
     error: str
     distribution: str | None = None
+    version: str | None = None
 
 
 Event = (

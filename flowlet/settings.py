@@ -104,6 +104,7 @@ class Process:
         self._settings: Settings | None = None
         self._services: dict[type, Any] = {}
         self._failed_observers: set[int] = set()
+        self.registered: Mapping[tuple[str, str], Any] = {}  # plugins by kind and name
         self.notices: Sequence[Observer] = self.diagnostics
         self._followed: LogSettings | None = None
 

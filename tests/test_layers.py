@@ -21,11 +21,11 @@ DRAWING = """\
 root         __init__
 entry        __main__ cli/ display/ pytest_plugin
 assembly     testing/
-authoring    steps workflows prompts llm concurrency totals _functions _conversation
+authoring    steps workflows prompts llm plugins concurrency totals _functions _conversation
 parts        providers/ | observers/
 engine       _engine/
-ambient      settings _catalogue _settings_sources _settings_pages context _scope
-pure         _signature _codec _schema _samples _data/ _template _fits _suggest _source _yaml _sections _rules _placed pricing redaction
+ambient      settings _plugins _catalogue _settings_sources _settings_pages context _scope
+pure         _entry_points _outside _signature _codec _schema _samples _data/ _template _fits _suggest _source _yaml _sections _rules _placed pricing redaction
 vocabulary   errors metrics messages entries specs events protocols
 """
 LAYERS = [line.replace("|", "").split()[1:] for line in DRAWING.splitlines()]

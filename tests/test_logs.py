@@ -537,7 +537,7 @@ def test_the_loguru_of_the_host_gets_the_lines_when_asked() -> None:
         for number in numbers:
             host.remove(number)
     (message,) = found
-    assert message == "a {b} <red> failed and was set aside: no </x>\n"
+    assert message == "a {b} <red> failed: no </x>\n"
     assert message.record["extra"].items() >= {"event": "plugin_failed", "run_id": "r1"}.items()
     assert message.record["name"].startswith("flowlet.")
     assert json.loads(stream.getvalue())["record"]["extra"]["workflow"] == "talk"
@@ -550,7 +550,7 @@ def test_the_logging_of_the_host_gets_the_lines_when_asked(caplog: pytest.LogCap
         process.notice(PluginFailed(INFO, 1.0, "100% {b}", "%s"))
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("mine", "ERROR")
-    assert record.getMessage() == "100% {b} failed and was set aside: %s"
+    assert record.getMessage() == "100% {b} failed: %s"
     assert vars(record).items() >= {"event": "plugin_failed", "run_id": "r1"}.items()
 
 

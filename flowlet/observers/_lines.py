@@ -238,8 +238,8 @@ def _retried(what: str, event: StepRetried | ModelRetried) -> str:
 
 
 def _plugin_failed(event: PluginFailed) -> str:
-    source = f" of {event.distribution}" if event.distribution else ""
-    return f"{event.plugin}{source} failed and was set aside: {event.error}"
+    source = f" of {event.distribution} {event.version or ''}".rstrip() if event.distribution else ""
+    return f"{event.plugin}{source} failed: {event.error}"
 
 
 _SENTENCES: Mapping[type, Callable[[Any], str]] = {

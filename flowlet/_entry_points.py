@@ -1,0 +1,124 @@
+"""Plugins of installed distributions: found by their entry points, held to what they require, imported when asked for."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
+
+__all__ = ["GROUPS", "Kind", "Plugin", "entries", "misfit", "state_of_path"]
+
+Kind = Literal["provider", "step", "middleware"]
+GROUPS: dict[str, Kind] = {
+    "flowlet.providers": "provider",
+    "flowlet.steps": "step",
+    "flowlet.middleware": "middleware",
+}
+
+
+@frozen
+class Plugin:
+    """Who a plugin is, and which distribution it comes from: none when it was registered by code.
+
+    *target* is ``module:name`` in the distribution, or what was registered.
+    """
+
+    kind: Kind
+    name: str
+    distribution: str | None = None
+    version: str | None = None
+    target: str = ""
+
+    @property
+    def source(self) -> str | None:
+        """The distribution and its version."""
+        return None if self.distribution is None else f"{self.distribution} {self.version}"
+
+    def __str__(self) -> str:
+        source = "" if self.source is None else f" of {self.source}"
+        return f"{self.kind} {self.name!r}{source}"
+
+
+@frozen
+class Entry:
+    """An entry point of ours: the plugin that it names, and how to load that."""
+
+    plugin: Plugin
+    point: EntryPoint
+    distribution: Distribution
+
+    def load(self) -> Any:
+        """Import what the entry point names; whatever that raises is the plugin's fault."""
+        return self.point.load()
+
+
+def entries() -> Iterator[Entry]:
+    """The entry points of ours, in the order of ``sys.path``; of two installations of one distribution the first."""
+    from importlib.metadata import distributions  # not with this module, which every program loads
+
+    seen: set[str] = set()
+    for distribution in distributions():
+        text = distribution.read_text("entry_points.txt")
+        if text is None or not any(f"[{group}]" in text for group in GROUPS):
+            continue
+        name = str(distribution.metadata["Name"])
+        if name not in seen:
+            seen.add(name)
+            yield from _entries_of(distribution, name)
+
+
+def _entries_of(distribution: Distribution, name: str) -> Iterator[Entry]:
+    for point in distribution.entry_points:
+        kind = GROUPS.get(point.group)
+        if kind is not None:
+            plugin = Plugin(kind, point.name, name, distribution.version, point.value)
+            yield Entry(plugin, point, distribution)
+
+
+def state_of_path() -> tuple[object, ...]:
+    """What changes when distributions are installed or removed: the directories and when they changed."""
+    return tuple((place, _changed(place or os.curdir)) for place in sys.path)
+
+
+def _changed(place: str) -> int | None:
+    try:
+        return os.stat(place).st_mtime_ns  # noqa: PTH116 -- quicker than a Path, and made for every look-up
+    except OSError:
+        return None
+
+
+def misfit(distribution: Distribution) -> str | None:
+    """Say why *distribution* can't work with this Python and this flowlet, as its metadata tell; None when it can."""
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        python = SpecifierSet(distribution.metadata["Requires-Python"] or "")
+        needs = [Requirement(line) for line in distribution.requires or ()]
+    except (InvalidRequirement, InvalidSpecifier) as exc:
+        return f"its requirements can't be read: {exc}"
+    if not python.contains(platform.python_version(), prereleases=True):
+        return f"it needs Python {python}, this is {platform.python_version()}"
+    ours = _own_version()
+    for need in needs:
+        if need.name.lower() != "flowlet" or (need.marker and not need.marker.evaluate({"extra": ""})):
+            continue
+        if ours is not None and not need.specifier.contains(ours, prereleases=True):
+            return f"it needs flowlet {need.specifier}, this is {ours}"
+    return None
+
+
+def _own_version() -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("flowlet")
+    except PackageNotFoundError:  # imported out of a folder
+        return None

@@ -1,0 +1,144 @@
+"""Plugins by kind and name: those that were registered, then those that are installed. Each is looked up when asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+
+from ._entry_points import Entry, Kind, Plugin, entries, misfit, state_of_path
+from ._outside import from_outside
+from ._suggest import nearest
+from .context import current, describe
+from .errors import DefinitionError, PluginError
+from .events import PluginFailed
+from .settings import process
+
+__all__ = ["Found", "Plugins", "find", "installed", "register", "tell", "unknown"]
+
+_REGISTERS = {"provider": "provider", "step": "fn", "middleware": "fn"}
+
+
+@frozen
+class Found:
+    """A plugin and what stands for it: a function, a class, an object."""
+
+    plugin: Plugin
+    value: Any
+
+
+class Plugins:
+    """The installed plugins, as far as anybody asked for them.
+
+    Entry points are read again when the directories of ``sys.path`` have changed. A plugin is loaded once; one
+    that is broken is told once, and is tried again after such a change. Each change here is one assignment.
+    """
+
+    def __init__(self) -> None:
+        self._path: tuple[object, ...] | None = None
+        self._entries: dict[tuple[Kind, str], list[Entry]] = {}
+        self._loaded: dict[tuple[Kind, str], Found] = {}
+        self._broken: dict[tuple[Kind, str], str] = {}
+
+    def known(self) -> dict[tuple[Kind, str], list[Entry]]:
+        """The entry points by kind and name."""
+        path = state_of_path()
+        if path != self._path:
+            found: dict[tuple[Kind, str], list[Entry]] = {}
+            for entry in entries():
+                found.setdefault((entry.plugin.kind, entry.plugin.name), []).append(entry)
+            self._broken = {}
+            self._entries = found
+            self._path = path
+        return self._entries
+
+    def get(self, kind: Kind, name: str) -> Found | None:
+        """The installed plugin *name*, loaded; None when there is none.
+
+        Raises:
+            PluginError: it is broken.
+        """
+        key = kind, name
+        found = self._loaded.get(key)
+        if found is not None:
+            return found
+        candidates = self.known().get(key)
+        if candidates is None:
+            return None
+        if key in self._broken:
+            raise PluginError(self._broken[key])
+        return self._loaded.setdefault(key, self._load(candidates))
+
+    def _load(self, candidates: Sequence[Entry]) -> Found:
+        first = candidates[0]
+        if len(candidates) > 1:
+            sources = " and ".join(str(entry.plugin.source) for entry in candidates)
+            self._set_aside(first.plugin, f"{sources} both have it; uninstall one of them")
+        reason = misfit(first.distribution)
+        if reason is not None:
+            self._set_aside(first.plugin, f"{reason}; install a version that fits")
+        try:
+            return Found(first.plugin, first.load())
+        except BaseException as exc:
+            if from_outside(exc):
+                raise
+            self._set_aside(first.plugin, f"{first.plugin.target} can't be imported: {describe(exc)}", exc)
+            raise
+
+    def _set_aside(self, plugin: Plugin, reason: str, cause: BaseException | None = None) -> None:
+        message = self._broken[plugin.kind, plugin.name] = f"{plugin} can't be used: {reason}"
+        tell(plugin, reason)
+        raise PluginError(message) from cause
+
+
+def tell(plugin: Plugin, error: str) -> None:
+    """Tell that *plugin* failed, in the run around this place."""
+    frame = current.get()
+    info = None if frame is None or frame.run is None else frame.run.info
+    told = f"{plugin.kind} {plugin.name}"
+    process.notice(PluginFailed(info, time.time(), told, error, plugin.distribution, plugin.version))
+
+
+def register(kind: Kind, name: str, value: object, target: str) -> None:
+    """Make *value* known as *name*, in place of what had that name.
+
+    Raises:
+        DefinitionError: it can't be a name.
+    """
+    if not isinstance(name, str) or not name.strip() or ":" in name:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DefinitionError(
+            f"{name!r} can't name a {kind}: expected text without a colon, since module:name is a place in code"
+        )
+    found = Found(Plugin(kind, name, target=target), value)
+    with process.lock:
+        process.registered = {**process.registered, (kind, name): found}
+
+
+def find(kind: Kind, name: str) -> Found | None:
+    """The plugin *name*: what was registered, or else what is installed; None when there is neither.
+
+    Raises:
+        PluginError: it is broken.
+    """
+    registered: Found | None = process.registered.get((kind, name))
+    return process.of(Plugins).get(kind, name) if registered is None else registered
+
+
+def installed(kind: Kind) -> list[str]:
+    """The names of all plugins of *kind*, registered or installed, in order."""
+    names = {name for of, name in (*process.registered, *process.of(Plugins).known()) if of == kind}
+    return sorted(names)
+
+
+def unknown(kind: Kind, name: str) -> str:
+    """Say that there is no such plugin, and what there is."""
+    names = installed(kind)
+    near = nearest(name, names)
+    meant = f"; did you mean {near!r}?" if near else ""
+    there_are = f"there are: {', '.join(names)}" if names else "there is none yet"
+    return (
+        f"there is no {kind} {name!r}{meant} ({there_are}). Make it known with "
+        f"flowlet.register_{kind}({name!r}, {_REGISTERS[kind]}), or install the package that brings it"
+    )

@@ -1,0 +1,168 @@
+"""Plugins: found by name when they are asked for, guarded when they are used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowlet import (
+    DefinitionError,
+    PluginError,
+    arun,
+    configure,
+    get_step,
+    is_step,
+    register_step,
+    run,
+    step,
+    workflow,
+)
+
+
+def install(folder: Path, name: str, code: str, points: str, version: str = "1.2", needs: str = "") -> None:
+    """Put a distribution *name* on *folder*, with one module of *code* and the entry points *points*."""
+    module = name.replace("-", "_")
+    (folder / f"{module}.py").write_text(code, encoding="utf-8")
+    info = folder / f"{module}-{version}.dist-info"
+    info.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+    (info / "METADATA").write_text(metadata, encoding="utf-8")
+    (info / "entry_points.txt").write_text(points, encoding="utf-8")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of installed packages."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def brew(leaf: str) -> str:
+    """Brew tea."""
+    return f"tea of {leaf}"
+
+
+async def abrew(leaf: str) -> str:
+    return f"tea of {leaf}"
+
+
+def test_a_registered_function_is_a_step(backend: str) -> None:
+    """By its name, of either colour, recorded as that."""
+    register_step("brew-tea", brew)
+    register_step("abrew", abrew)
+    names = []
+
+    @workflow
+    def tea(leaf: str) -> list[str]:
+        return [get_step("brew-tea")(leaf), run(get_step("abrew"), leaf)]
+
+    def told(call, next):
+        names.append(getattr(call, "step", None))
+        return next(call)
+
+    configure(backend=backend, middleware=[told])
+    assert run(tea, "mint") == ["tea of mint"] * 2
+    assert names == [None, "brew-tea", "abrew"]
+    assert is_step(get_step("brew-tea"))
+    assert get_step("brew-tea").__doc__ == "Brew tea."
+
+
+@pytest.mark.anyio
+async def test_registered_steps_serve_async_code() -> None:
+    """A sync one moves to a thread."""
+    register_step("brew", brew)
+    register_step("abrew", abrew)
+
+    @workflow
+    async def tea(leaf: str) -> list[str]:
+        return [get_step("brew")(leaf), await get_step("abrew")(leaf)]
+
+    assert await arun(tea, "mint") == ["tea of mint"] * 2
+
+
+def test_a_step_keeps_its_options() -> None:
+    """A function that is a step already stays what it is."""
+    marked = step(timeout=7)(brew)
+    register_step("brew", marked)
+    assert get_step("brew").__flowlet__.step.timeout == 7
+
+
+def test_a_later_registration_counts() -> None:
+    """Cells of a notebook are run again."""
+    register_step("brew", brew)
+    assert get_step("brew") is get_step("brew")
+    register_step("brew", lambda leaf: "coffee")
+    assert get_step("brew")("mint") == "coffee"
+
+
+def test_an_unknown_step_names_the_nearest() -> None:
+    """And says how to make one known."""
+    register_step("brew", brew)
+    with pytest.raises(
+        PluginError, match=r"no step 'brw'; did you mean 'brew'\?.*register_step\('brw', fn\)"
+    ):
+        get_step("brw")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a:b", 3])
+def test_names_are_checked(name: object) -> None:
+    """A colon would make it a place in code."""
+    with pytest.raises(DefinitionError, match="can't name a step"):
+        register_step(name, brew)  # type: ignore[arg-type]
+
+
+def test_what_can_not_be_called_is_no_step() -> None:
+    """Said when it is registered."""
+    with pytest.raises(DefinitionError, match="takes a function, not str"):
+        register_step("brew", "brew")  # type: ignore[arg-type]
+
+
+def test_an_installed_step_is_found_by_its_name(site: Path) -> None:
+    """Through its entry point."""
+    install(
+        site,
+        "tea-steps",
+        "def brew(leaf):\n    return leaf.upper()\n",
+        "[flowlet.steps]\nbrew = tea_steps:brew\n",
+    )
+    assert run(get_step("brew"), "mint") == "MINT"
+
+
+def test_what_is_registered_wins_over_what_is_installed(site: Path) -> None:
+    """The own code has the last word."""
+    install(
+        site,
+        "tea-steps",
+        "def brew(leaf):\n    return 'installed'\n",
+        "[flowlet.steps]\nbrew = tea_steps:brew\n",
+    )
+    register_step("brew", brew)
+    assert get_step("brew")("mint") == "tea of mint"
+
+
+def test_what_is_installed_meanwhile_is_found(site: Path) -> None:
+    """A miss is remembered until a directory changes."""
+    with pytest.raises(PluginError, match="no step 'brew'"):
+        get_step("brew")
+    install(
+        site,
+        "tea-steps",
+        "def brew(leaf):\n    return 'installed'\n",
+        "[flowlet.steps]\nbrew = tea_steps:brew\n",
+    )
+    assert get_step("brew")("mint") == "installed"
+
+
+def test_import_scans_nothing() -> None:
+    """Only a name that is not known makes flowlet look at what is installed."""
+    code = (
+        "import sys; from flowlet import *; "
+        "print('importlib.metadata' in sys.modules, 'packaging' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False"]
