@@ -53,67 +53,68 @@ def _belongs(name: str) -> str:
     )
 
 
-def read(node: Node, section: Section, faults: list[Fault]) -> dict[str, Any]:
-    """Read *node* as nested data of *section*, without what is wrong, which goes to *faults*."""
-    return _Reading(section, faults).section(node, section, ())
+def read(node: Node, section: Section, faults: list[Fault], word: str = "setting") -> Node:
+    """*node* without what *section* does not allow, which goes to *faults*; a field is called *word* there."""
+    return _Reading(section, word, faults).section(node, section, ())
 
 
 class _Reading:
     """Reads nodes; knows the whole tree, to tell where a misplaced name belongs."""
 
-    def __init__(self, root: Section, faults: list[Fault]) -> None:
+    def __init__(self, root: Section, word: str, faults: list[Fault]) -> None:
         self.root = root
+        self.word = word
         self.faults = faults
 
-    def section(self, node: Node, section: Section, path: tuple[str, ...]) -> dict[str, Any]:
-        """The values of a section."""
-        found: dict[str, Any] = {}
+    def section(self, node: Node, section: Section, path: tuple[str, ...]) -> Node:
+        """A section with the fields that are right."""
+        if section.short is not None and node.data is not None and not isinstance(node.data, dict):
+            node = evolve(node, data={section.short: node}, keys={section.short: node.place})
+        found: dict[str, Node] = {}
         for name, value in self.entries(node, path):
             kind = section.fields.get(name)
             if kind is None or is_code(kind):
                 self.faults.append(Fault(node.keys[name], self.unknown(name, section, path)))
-            else:
-                place = node.keys[name] if value.text == "" else value.place  # nothing has no good place
-                self.value(value, kind, (*path, name), place, found)
+                continue
+            place = node.keys[name] if value.text == "" else value.place  # nothing has no good place
+            kept = self.value(value, kind, (*path, name), place)
+            if kept is not None:
+                found[name] = kept
         self.lacks(node, section, path)
-        return found
+        return evolve(node, data=found)
 
     def lacks(self, node: Node, section: Section, path: tuple[str, ...]) -> None:
         """Note what has no default and is not there."""
         missing = [a.name for a in fields(section.cls) if a.default is NOTHING and a.name not in node.keys]
         if missing:
-            self.faults.append(Fault(node.place, f"{'.'.join(path)}: expected {' and '.join(missing)} too"))
+            where = f"{'.'.join(path)}: " if path else ""
+            self.faults.append(Fault(node.place, f"{where}expected {' and '.join(missing)} too"))
 
     def value(
-        self,
-        node: Node,
-        kind: Rule | Section | Table,
-        path: tuple[str, ...],
-        place: Place,
-        into: dict[str, Any],
-    ) -> None:
-        """One value, of whatever *kind*."""
-        data = node.data
+        self, node: Node, kind: Rule | Section | Table, path: tuple[str, ...], place: Place
+    ) -> Node | None:
+        """One value, of whatever *kind*; None where it is wrong."""
         if isinstance(kind, Section):
-            into[path[-1]] = self.section(node, kind, path)
-        elif isinstance(kind, Table):
-            into[path[-1]] = self.table(node, kind, path)
-        elif kind.accepts(data):
-            into[path[-1]] = data
-        else:
-            found = "a list" if isinstance(data, tuple) else "a group" if isinstance(data, dict) else None
-            message = f"expected {kind.expected}, found {found}" if found else kind.misfit(data)
-            self.faults.append(Fault(place, f"{'.'.join(path)}: {message}"))
+            return self.section(node, kind, path)
+        if isinstance(kind, Table):
+            return self.table(node, kind, path)
+        data = node.data
+        if kind.accepts(data):
+            return node
+        found = "a list" if isinstance(data, tuple) else "a group" if isinstance(data, dict) else None
+        message = f"expected {kind.expected}, found {found}" if found else kind.misfit(data)
+        self.faults.append(Fault(place, f"{'.'.join(path)}: {message}"))
+        return None
 
-    def table(self, node: Node, table: Table, path: tuple[str, ...]) -> dict[str, Any]:
+    def table(self, node: Node, table: Table, path: tuple[str, ...]) -> Node:
         """The sections of a table by their names."""
-        found: dict[str, Any] = {}
+        found: dict[str, Node] = {}
         for name, value in self.entries(node, path):
             if table.key.accepts(name):
                 found[name] = self.section(value, table.item, (*path, name))
             else:
                 self.faults.append(Fault(node.keys[name], table.key.misfit(name)))
-        return found
+        return evolve(node, data=found)
 
     def entries(self, node: Node, path: tuple[str, ...]) -> Iterator[tuple[str, Node]]:
         """The names and values in *node*; nothing stands for none."""
@@ -126,21 +127,29 @@ class _Reading:
             self.faults.append(Fault(node.place, message))
 
     def unknown(self, name: str, section: Section, path: tuple[str, ...]) -> str:
-        """What to say of a name that is no setting here."""
+        """What to say of a name that is no field here."""
         if name in section.fields:
             return f"{name} can't be set in a file; pass it to configure({name}=...)"
         where = f" in {'.'.join(path)}" if path else ""
-        others = [leaf.name for leaf in leaves(self.root) if leaf.path[-1] == name]
-        if others:
-            return f"{name} is no setting{where}; it belongs in {_place_of(others)}"
         near = nearest(name, section.in_files)
+        others = [leaf.path[:-1] for leaf in leaves(self.root) if leaf.path[-1] == name]
+        if others:
+            places = dict.fromkeys(_told(parent, self.root) for parent in others)
+            return f"{name} is no {self.word}{where}; it belongs in {' or '.join(places)}"
         hint = f"; did you mean {near}?" if near else f"; expected one of: {', '.join(section.in_files)}"
-        return f"{name} is no setting{where}{hint}"
+        return f"{name} is no {self.word}{where}{hint}"
 
 
-def _place_of(names: list[str]) -> str:
-    parents = [name.rpartition(".")[0].replace(".*", ", under the name of a model") for name in names]
-    return " or ".join(parent or "the first column" for parent in parents)
+def _told(path: tuple[str, ...], kind: Rule | Section | Table) -> str:
+    """Where *path* is, from *kind* on, as people say it."""
+    tables = ""
+    for name in path:
+        if isinstance(kind, Table):
+            tables = f", under the name of {kind.of}"
+            kind = kind.item
+        elif isinstance(kind, Section):
+            kind = kind.fields[name]
+    return ".".join(name for name in path if name != "*") + tables or "the first column"
 
 
 def read_text(leaf: Leaf, text: str, faults: list[Fault]) -> dict[str, Any]:

@@ -62,22 +62,25 @@ class Rule:
 
 @frozen
 class Table:
-    """Any number of sections by names that *key* allows."""
+    """Any number of sections by names that *key* allows; each is the name *of* something."""
 
     key: Rule
     item: Section
+    of: str = "a model"
 
 
 @frozen
 class Section:
     """Settings under one name: the fields of the attrs class *cls*. *variables* are names in the environment.
 
-    A field without one in *variables* has the name of its path: ``FLOWLET_LOG_LEVEL`` is ``log.level``.
+    A field without one in *variables* has the name of its path: ``FLOWLET_LOG_LEVEL`` is ``log.level``. A value
+    in place of the section is taken for its field *short*.
     """
 
     cls: type
     fields: Mapping[str, Rule | Section | Table]
     variables: Mapping[str, str] = Factory(dict[str, str])
+    short: str | None = None
 
     @property
     def in_files(self) -> tuple[str, ...]:

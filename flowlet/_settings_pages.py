@@ -7,16 +7,14 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
-from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
 from attrs import NOTHING, fields_dict
 
-from ._sections import Rule, Section, Table, is_code, leaves
-from .settings import SECTION
+from ._section_schema import schema_of, told
+from ._sections import Rule, Section, is_code, leaves
+from ._settings_rules import SECTION
 
 __all__ = ["SCHEMA", "schema", "table"]
 
@@ -34,7 +32,7 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Settings of flowlet (flowlet.yaml)",
-        **_schema(SECTION),
+        **schema_of(SECTION),
     }
 
 
@@ -52,7 +50,7 @@ def _rows(section: Section, path: tuple[str, ...]) -> list[str]:
                 environment,
                 _default(section.cls, name),
                 kind.expected + only,
-                _told(section.cls)[name],
+                told(section.cls)[name],
             )
             rows.append(f"| {' | '.join(cells)} |")
         else:
@@ -68,30 +66,6 @@ def _default(cls: type, name: str) -> str:
     if default is None or default in ((), {}):
         return ""
     return f"`{f'{default:g}' if isinstance(default, float) else str(default).lower()}`"
-
-
-def _told(cls: type) -> Mapping[str, str]:
-    """What the docstring of *cls* says of its attributes."""
-    _, _, text = cleandoc(cls.__doc__ or "").partition("Attributes:\n")
-    found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", told).replace("``", "`") for name, told in found}
-
-
-def _schema(kind: Rule | Section | Table) -> dict[str, Any]:
-    if isinstance(kind, Rule):
-        return dict(kind.schema or {})
-    if isinstance(kind, Table):
-        key = dict(kind.key.schema or {})
-        return {"type": ["object", "null"], "propertyNames": key, "additionalProperties": _schema(kind.item)}
-    told = _told(kind.cls)
-    return {
-        "type": ["object", "null"],
-        "properties": {
-            name: {"description": told[name], **_schema(kind.fields[name])} for name in kind.in_files
-        },
-        "required": [name for name in kind.in_files if fields_dict(kind.cls)[name].default is NOTHING],
-        "additionalProperties": False,
-    }
 
 
 def _text() -> str:

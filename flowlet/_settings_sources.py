@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ._placed import read, read_text, without_secrets
 from ._sections import Section, leaves, merged
@@ -34,7 +34,9 @@ def from_file(
         faults.append(source)
         return {}
     node = parse(source, faults)
-    return {} if node is None else read(without_secrets(node, redact, faults), section, faults)
+    if node is None:
+        return {}
+    return cast("dict[str, Any]", read(without_secrets(node, redact, faults), section, faults).plain())
 
 
 def _missing(path: Path | None) -> list[Fault]:

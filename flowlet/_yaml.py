@@ -14,6 +14,7 @@ from typing import Any
 from attrs import Factory, frozen
 
 from ._source import Fault, Place, Source
+from .messages import JsonValue
 
 __all__ = ["Node", "parse", "value_of"]
 
@@ -38,13 +39,35 @@ Data = None | bool | int | float | str | tuple["Node", ...] | dict[str, "Node"]
 class Node:
     """A part of a YAML text, and its place: *data*, with the places of its *keys* where it is a mapping.
 
-    *text* is a scalar as it was written, without its quotes; None in lists and mappings.
+    *text* is a scalar as it was written, without its quotes; None in lists and mappings. *last* is the line
+    that it ends on.
     """
 
     data: Data
     place: Place
     text: str | None = None
     keys: Mapping[str, Place] = Factory(dict[str, Place])
+    last: int = 0
+
+    def part(self, start: int, width: int) -> Place:
+        """The place of *width* characters of the text from *start*; of all of it where they can't be found."""
+        text, source = self.text or "", self.place.source
+        sought = text[start : start + width]
+        before = text.count(sought, 0, start) if sought else 0
+        for line in range(self.place.line, min(self.last, len(source.lines)) + 1) if sought else ():
+            column = self.place.column - 1 if line == self.place.line else 0
+            while (column := source.lines[line - 1].find(sought, column)) >= 0:
+                if not before:
+                    return source.place(line - 1, column, width)
+                before -= 1
+                column += width
+        return self.place
+
+    def plain(self) -> JsonValue:
+        """The data without the places."""
+        if isinstance(self.data, dict):
+            return {key: node.plain() for key, node in self.data.items()}
+        return [node.plain() for node in self.data] if isinstance(self.data, tuple) else self.data
 
 
 def value_of(text: str) -> bool | int | float | str | None:
@@ -130,7 +153,7 @@ class _Reader:
             self.fault("a tag (!...) is not allowed; remove it, a value's type is known from its name")
         if kind == "Scalar":
             data = value_of(event.value) if event.style is None else event.value
-            return Node(data, place, event.value)
+            return Node(data, place, event.value, last=event.end_mark.line + 1)
         if kind == "SequenceStart":
             return Node(tuple(iter(lambda: self.node(depth + 1), None)), place)
         return self.mapping(place, depth)

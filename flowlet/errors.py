@@ -99,10 +99,6 @@ class _Message(FlowletError):
         return self.message
 
 
-class DefinitionError(_Message, TypeError):
-    """A step, workflow, prompt or chain is written in a way that can't work."""
-
-
 class BridgeError(_Message, RuntimeError):
     """A call would have blocked an event loop; the message shows the line that works."""
 
@@ -120,7 +116,7 @@ class JournalError(_Message):
 
 
 @frozen
-class _Faults(FlowletError, ValueError):
+class _Faults(FlowletError):
     message: str
     faults: tuple[str, ...] = ()
 
@@ -128,11 +124,15 @@ class _Faults(FlowletError, ValueError):
         return "\n".join((self.message, *(f"  {fault}" for fault in self.faults)))
 
 
-class ConfigError(_Faults):
+class DefinitionError(_Faults, TypeError):
+    """A step, workflow, prompt, chain or a file of them is written in a way that can't work."""
+
+
+class ConfigError(_Faults, ValueError):
     """Settings, environment or the choice of a provider are wrong; every fault is listed."""
 
 
-class InputError(_Faults):
+class InputError(_Faults, ValueError):
     """Values do not fit the hints of what they were passed to; every fault is listed with its path."""
 
 
