@@ -1,20 +1,26 @@
-"""What settings there are: their values and defaults, and the rules that hold for them."""
+"""What settings there are: their values and defaults. The rules that hold for them are in ``_settings_rules``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
-from . import _rules as rules
-from ._sections import Section, Table
-from .messages import Parameters
-from .pricing import Price
-from .protocols import LLMProvider, Middleware, Observer
-from .specs import Backend, Budget
+if TYPE_CHECKING:
+    from .messages import Parameters
+    from .pricing import Price
+    from .protocols import LLMProvider, Middleware, Observer
+    from .specs import Backend, Budget
 
-__all__ = ["SECTION", "Budgets", "LogSettings", "OpenAISettings", "Settings"]
+__all__ = ["OPENAI_VARIABLES", "Budgets", "LogSettings", "OpenAISettings", "Settings"]
+
+OPENAI_VARIABLES: Mapping[str, str] = {
+    "base_url": "OPENAI_BASE_URL",
+    "organization": "OPENAI_ORG_ID",
+    "project": "OPENAI_PROJECT_ID",
+}
+"""The settings that other programs know too, by the variables that they know them by."""
 
 
 @frozen
@@ -99,59 +105,3 @@ class Settings:
     observers: tuple[Observer, ...] = ()
     middleware: tuple[Middleware, ...] = ()
     providers: Mapping[str, LLMProvider] = {}
-
-
-_BUDGET = Section(Budget, {"calls": rules.whole(0), "tokens": rules.whole(0), "cost": rules.DOLLARS})
-SECTION = Section(
-    Settings,
-    {
-        "model": rules.MODEL,
-        "backend": rules.one_of("asyncio", "trio"),
-        "grace": rules.SECONDS,
-        "max_threads": rules.whole(1),
-        "attempts": rules.whole(1),
-        "call_timeout": rules.SOME_SECONDS,
-        "reasks": rules.whole(0),
-        "models": Table(
-            rules.MODEL_OR_DEFAULT,
-            Section(
-                Parameters,
-                {
-                    "temperature": rules.TEMPERATURE,
-                    "max_tokens": rules.whole(1),
-                    "top_p": rules.SHARE,
-                    "seed": rules.WHOLE,
-                },
-            ),
-        ),
-        "prices": Table(
-            rules.MODEL_OF_PROVIDER,
-            Section(
-                Price,
-                {"input": rules.PRICE, "output": rules.PRICE, "cached_input": rules.PRICE},
-            ),
-        ),
-        "budget": Section(Budgets, {"run": _BUDGET, "process": _BUDGET}),
-        "log": Section(
-            LogSettings,
-            {
-                "level": rules.one_of("DEBUG", "INFO", "WARNING", "ERROR"),
-                "format": rules.one_of("json", "text"),
-                "prompts": rules.TRUTH,
-                "file": rules.PATH,
-            },
-        ),
-        "openai": Section(
-            OpenAISettings,
-            {"base_url": rules.ADDRESS, "organization": rules.WORD, "project": rules.WORD},
-            {
-                "base_url": "OPENAI_BASE_URL",
-                "organization": "OPENAI_ORG_ID",
-                "project": "OPENAI_PROJECT_ID",
-            },
-        ),
-        "observers": rules.FUNCTIONS,
-        "middleware": rules.FUNCTIONS,
-        "providers": rules.PROVIDERS,
-    },
-)

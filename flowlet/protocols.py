@@ -13,14 +13,17 @@ changed copy (``attrs.evolve``), and is of the middleware's own kind.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from attrs import frozen
 
-from .entries import Entry, JournalledRun
 from .events import Event, RunInfo
-from .messages import Completion, Delta, Request
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    from .entries import Entry, JournalledRun
+    from .messages import Completion, Delta, Request
 
 __all__ = [
     "AsyncProvider",

@@ -13,21 +13,19 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, cas
 
 from attrs import evolve
 
-from ._catalogue import SECTION, Budgets, LogSettings, OpenAISettings, Settings
-from ._sections import leaves, make, merged
-from ._suggest import nearest
+from ._catalogue import OPENAI_VARIABLES, Budgets, LogSettings, OpenAISettings, Settings
 from .errors import ConfigError
 from .events import Event, PluginFailed
-from .messages import Parameters
-from .pricing import Price
-from .protocols import LLMProvider, Middleware, Observer
-from .specs import Backend
 
 if TYPE_CHECKING:
     from ._source import Fault
+    from .messages import Parameters
+    from .pricing import Price
+    from .protocols import LLMProvider, Middleware, Observer
     from .redaction import Redactor
+    from .specs import Backend
 
-__all__ = ["SECTION", "Budgets", "LogSettings", "OpenAISettings", "Settings", "check", "configure", "process"]
+__all__ = ["Budgets", "LogSettings", "OpenAISettings", "Settings", "check", "configure", "process"]
 
 T = TypeVar("T")
 
@@ -138,8 +136,7 @@ class Process:
     def _first_settings(self) -> Settings:
         with self.lock:
             if self._settings is None:
-                found: Settings = make(merged(*_sources(_file())), SECTION)
-                self._settings = found
+                self._settings = _first_settings(_file())
             return self._settings
 
     @property
@@ -251,6 +248,9 @@ def sources(path: str | PathLike[str] | None = None) -> tuple[tuple[str, object,
     Raises:
         ConfigError: naming everything that is wrong, with its place.
     """
+    from ._sections import leaves
+    from ._settings_rules import SECTION
+
     file = _file() if path is None else Path(path)
     in_file, in_environment = map(_flat, _sources(file))
     variables = {leaf.name: str(leaf.variable) for leaf in leaves(SECTION)}
@@ -274,14 +274,30 @@ def _file() -> Path | None:
     return Path(named).expanduser() if named else None
 
 
+def _first_settings(file: Path | None) -> Settings:
+    if file is None and _nothing_said():
+        return Settings()
+    from ._sections import make, merged
+    from ._settings_rules import SECTION
+
+    found: Settings = make(merged(*_sources(file)), SECTION)
+    return found
+
+
+def _nothing_said() -> bool:
+    """Whether all defaults hold, so that neither rules nor readers are even imported."""
+    variables = OPENAI_VARIABLES.values()
+    said = any(name.startswith("FLOWLET_") or name in variables for name in os.environ)
+    return not said and not any(map(os.path.lexists, ("flowlet.yaml", "flowlet.yml")))
+
+
 def _sources(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """What file and environment say.
 
     Raises:
         ConfigError: naming everything that is wrong in either.
     """
-    if file is None and _nothing_said():
-        return {}, {}
+    from ._settings_rules import SECTION
     from ._settings_sources import from_environment, from_file
 
     faults: list[Fault] = []
@@ -293,16 +309,11 @@ def _sources(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     return found
 
 
-def _nothing_said() -> bool:
-    """Whether all defaults hold, so that no reader of anything is even imported."""
-    variables = {leaf.variable for leaf in leaves(SECTION)}
-    said = any(name.startswith("FLOWLET_") or name in variables for name in os.environ)
-    return not said and not any(map(os.path.lexists, ("flowlet.yaml", "flowlet.yml")))
-
-
 def _checked(changes: Mapping[str, object]) -> dict[str, Any]:
     from ._placed import check as check_value
+    from ._settings_rules import SECTION
     from ._source import Fault
+    from ._suggest import nearest
 
     faults: list[Fault] = []
     found = dict(changes)

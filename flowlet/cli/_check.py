@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .._sections import is_code, leaves
+from .._settings_rules import SECTION
 from ..display._words import visible
 from ..errors import ConfigError
 from ..llm import resolve
 from ..messages import JsonValue
-from ..settings import SECTION, Settings, process, sources
+from ..settings import Settings, process, sources
 from . import _codes
 from ._shown import write_json
 
