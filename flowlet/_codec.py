@@ -7,9 +7,7 @@ A union is told apart by the kind of JSON. Where several of its members are obje
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
-
-from typing_extensions import TypeForm
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._data.checking import check as _check
 from ._data.checking import walked
@@ -19,7 +17,11 @@ from ._data.shapes import is_object
 from ._data.shaping import shape_of
 from ._data.writing import write
 from .errors import InputError
-from .messages import JsonValue
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+    from .messages import JsonValue
 
 __all__ = ["answer_from_json", "check", "from_json", "from_text", "to_json"]
 
@@ -58,16 +60,18 @@ def from_text(text: str, hint: TypeForm[T]) -> T:
     return found
 
 
-def to_json(value: object, hint: Any = Any) -> JsonValue:
+def to_json(value: object, hint: Any = Any, *, exact: bool = False) -> JsonValue:
     """Write *value* as JSON data that :func:`from_json` reads back under the same *hint*.
 
-    With no hint the value speaks for itself, so members of a union that *hint* would tell carry no tag.
+    With no hint the value speaks for itself, so members of a union that *hint* would tell carry no tag;
+    when it is to be *exact*, what has no hint must be plain JSON.
 
     Raises:
         InputError: a part of *value* can't be JSON, does not fit, or would be read back as something else.
     """
     found: JsonValue = _done(
-        "the value can't be written as JSON", *walked(write, Walk("$", json=False), shape_of(hint), value)
+        "the value can't be written as JSON",
+        *walked(write, Walk("$", json=False, exact=exact), shape_of(hint), value),
     )
     return found
 

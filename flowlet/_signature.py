@@ -19,6 +19,7 @@ from ._data.hints import function_hints
 from ._data.shapes import Shape
 from ._data.shaping import shape_of
 from .errors import InputError
+from .specs import ExcludeFromKey
 
 __all__ = ["Parameter", "Signature", "check_inputs", "check_result", "signature_of"]
 
@@ -33,7 +34,8 @@ _UNKNOWN = inspect.Signature([_P("args", _P.VAR_POSITIONAL), _P("kwargs", _P.VAR
 class Parameter:
     """A parameter of a function. *hint* is resolved, and Any where there is none.
 
-    *quick* are exact types that fit without a look inside; None says that anything does.
+    *quick* are exact types that fit without a look inside; None says that anything does. *keyed* says that
+    it tells one call from another.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Parameter:
     hint: Any
     shape: Shape = field(repr=False)
     quick: frozenset[type] | None = field(repr=False)
+    keyed: bool = True
 
 
 @frozen(eq=False, slots=False)
@@ -203,4 +206,5 @@ def _read(fn: Callable[..., object], called: bool) -> Signature:
 def _parameter(plain: inspect.Parameter, hint: Any) -> Parameter:
     required = plain.default is _P.empty and plain.kind not in _VARIADIC
     shape = shape_of(hint)
-    return Parameter(plain.name, plain.kind, required, plain.default, hint, shape, quick_types(shape))
+    keyed = ExcludeFromKey not in getattr(hint, "__metadata__", ())
+    return Parameter(plain.name, plain.kind, required, plain.default, hint, shape, quick_types(shape), keyed)

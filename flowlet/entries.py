@@ -8,7 +8,10 @@ from attrs import frozen
 
 from .metrics import RunState
 
-__all__ = ["Entry", "JournalledRun"]
+__all__ = ["ChangedCode", "Entry", "JournalledRun"]
+
+ChangedCode = Literal["error", "reuse", "rerun"]
+"""What becomes of a recorded result when the code of its step has changed since."""
 
 
 @frozen

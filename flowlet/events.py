@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 if TYPE_CHECKING:
+    from .entries import ChangedCode
     from .messages import Completion, Request
-    from .metrics import CallRecord, RunState, StepState
+    from .metrics import CallRecord, Reused, RunState, StepState
 
 __all__ = [
+    "BodyDiverged",
     "BudgetRefused",
+    "CodeChanged",
     "Event",
     "FailureUnfetched",
     "LoopRetired",
@@ -75,7 +78,7 @@ class StepStarted:
 
 @frozen
 class StepFinished:
-    """A call of a step ended, after *attempts* attempts."""
+    """A call of a step ended, after *attempts* attempts. *reused* says where the result of one that did not run came from."""
 
     run: RunInfo
     at: float
@@ -86,6 +89,7 @@ class StepFinished:
     attempts: int = 1
     error: str | None = None
     parent: int | None = None
+    reused: Reused | None = None
 
 
 @frozen
@@ -167,6 +171,26 @@ class LoopRetired:
 
 
 @frozen
+class CodeChanged:
+    """The code of *step* has changed since the journal kept its result, which was reused or not as *policy* says."""
+
+    run: RunInfo
+    at: float
+    step: str
+    policy: ChangedCode
+
+
+@frozen
+class BodyDiverged:
+    """A resumed body took another way: it called *found*, and not the recorded *expected*."""
+
+    run: RunInfo
+    at: float
+    expected: tuple[str, ...]
+    found: tuple[str, ...]
+
+
+@frozen
 class FailureUnfetched:
     """A handle was dropped without anybody asking for its failed result."""
 
@@ -197,6 +221,8 @@ class PluginFailed:
 
 Event = (
     RunStarted
+    | CodeChanged
+    | BodyDiverged
     | RunFinished
     | StepStarted
     | StepFinished

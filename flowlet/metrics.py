@@ -11,6 +11,7 @@ from attrs import field, fields, frozen
 __all__ = [
     "CallRecord",
     "ExecutionMetrics",
+    "Reused",
     "RunState",
     "StepMetrics",
     "StepState",
@@ -20,6 +21,7 @@ __all__ = [
 
 RunState = Literal["pending", "running", "completed", "failed", "cancelled", "timeout"]
 StepState = Literal["running", "completed", "failed", "cancelled", "timeout"]
+Reused = Literal["journal", "cache"]
 
 
 @frozen
@@ -122,6 +124,7 @@ class StepMetrics:
     """One call of a step. *started* is seconds after the run's start, *duration* in seconds.
 
     *index* is the step's place in ``ExecutionMetrics.steps``, *parent* that of the step that called it.
+    *reused* says where the result came from when the step did not run.
     """
 
     index: int
@@ -133,6 +136,7 @@ class StepMetrics:
     parent: int | None = None
     error: str | None = None
     usage: Usage = Usage()
+    reused: Reused | None = None
 
 
 @frozen
@@ -140,7 +144,7 @@ class ExecutionMetrics:
     """A run as figures: its steps in the order of their start, its model calls and its child runs.
 
     *started_at* is a Unix time, *duration* in seconds, so far or in all. *calls* are this run's own;
-    *usage* counts child runs too.
+    *usage* counts child runs too. *reused* says where the result came from when the body did not run.
     """
 
     run_id: str
@@ -156,6 +160,7 @@ class ExecutionMetrics:
     parent_id: str | None = None
     correlation_id: str | None = None
     tags: tuple[str, ...] = ()
+    reused: Reused | None = None
 
     def all_steps(self) -> list[StepMetrics]:
         """The steps of this run and of its child runs."""

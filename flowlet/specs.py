@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from os import PathLike
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from attrs import field, fields, frozen
 
+from .entries import ChangedCode
 from .errors import DefinitionError
 
-__all__ = ["Backend", "Budget", "Options", "RunOptions", "Spec", "StepOptions", "spec_of"]
+if TYPE_CHECKING:
+    from .protocols import Journal
+
+__all__ = [
+    "Backend",
+    "Budget",
+    "ExcludeFromKey",
+    "Options",
+    "RunOptions",
+    "Spec",
+    "StepOptions",
+    "spec_of",
+]
 
 Backend = Literal["asyncio", "trio"]
+
 SPEC_ATTRIBUTE = "__flowlet__"
+
+
+class ExcludeFromKey:
+    """Marks a parameter that is no data, such as a client: ``client: Annotated[Client, ExcludeFromKey]``.
+
+    It has no part in what tells one call from another, for the journal and the cache.
+    """
 
 
 def _dollars(value: Decimal | float | str | None) -> Decimal | None:
@@ -49,7 +72,8 @@ class RunOptions:
     """Options of one execution; None leaves a thing to the caller's run or to the settings.
 
     *timeout* is in seconds from the moment the run is asked for. *correlation_id* ties a run to
-    what caused it (a request id); child runs take it over.
+    what caused it (a request id); child runs take it over. *journal* is where the run is recorded, a file
+    or a store.
     """
 
     timeout: float | None = None
@@ -60,6 +84,8 @@ class RunOptions:
     model: str | None = None
     middleware: tuple[Callable[..., object], ...] = ()
     budget: Budget | None = None
+    journal: str | PathLike[str] | Journal | None = None
+    changed_code: ChangedCode | None = None
 
 
 @frozen
@@ -71,6 +97,7 @@ class StepOptions:
     timeout: float | None = None
     max_concurrency: int | None = None
     check: bool = False
+    cache: bool | timedelta | Callable[..., object] = False
 
 
 class Options(TypedDict, total=False):
@@ -85,10 +112,13 @@ class Options(TypedDict, total=False):
     model: str | None
     middleware: Iterable[Callable[..., object]]
     budget: Budget | None
+    journal: str | PathLike[str] | Journal | None
+    changed_code: ChangedCode | None
     attempts: int
     retry_on: type[BaseException] | Iterable[type[BaseException]]
     max_concurrency: int | None
     check: bool
+    cache: bool | timedelta | Callable[..., object]
 
 
 @frozen(eq=False)
@@ -158,7 +188,7 @@ def _fault(name: str, value: object) -> str | None:
     return None if check(value) else f"{name}={value!r} is not {expected}"
 
 
-_NEVER_NONE = ("attempts", "retry_on", "check", "tags", "middleware")
+_NEVER_NONE = ("attempts", "retry_on", "check", "cache", "tags", "middleware")
 
 
 def _seconds(value: object) -> bool:
@@ -177,6 +207,10 @@ def _error(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, BaseException)
 
 
+def _cache(value: object) -> bool:
+    return isinstance(value, bool | timedelta) or callable(value)
+
+
 def _name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
@@ -192,6 +226,12 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "backend": (lambda value: value in ("asyncio", "trio"), '"asyncio" or "trio"'),
     "check": (lambda value: isinstance(value, bool), "True or False"),
     "budget": (lambda value: isinstance(value, Budget), "a Budget(calls=…, tokens=…, cost=…)"),
+    "journal": (
+        lambda value: isinstance(value, str | PathLike) or hasattr(value, "append"),
+        'a file such as "runs.db", or a journal',
+    ),
+    "changed_code": (lambda value: value in ("error", "reuse", "rerun"), '"error", "reuse" or "rerun"'),
+    "cache": (_cache, "True, how long (a timedelta), or a function of the arguments that gives the key"),
     "retry_on": (_all(_error), "an exception type or several of them"),
     "tags": (_all(_name), "a sequence of names"),
     "middleware": (_all(callable), "a sequence of functions"),

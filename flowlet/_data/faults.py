@@ -34,7 +34,8 @@ class TooDeep(Exception):
 class Walk:
     """A walk through one value: where it is, and what it found wrong so far.
 
-    *json* says that the value is JSON, so faults speak JSON. *closest* is the depth of the fault that is
+    *json* says that the value is JSON, so faults speak JSON; *exact*, that what has no hint must be plain
+    JSON, since it could not be read back otherwise. *closest* is the depth of the fault that is
     nearest to the root. Past MOST faults the rest is only counted.
     """
 
@@ -44,6 +45,7 @@ class Walk:
     faults: list[str] = field(factory=list[str])
     more: int = 0
     closest: int = DEPTH + 1
+    exact: bool = False
 
     def enter(self, key: str | int) -> None:
         """Go down to *key*.
@@ -81,7 +83,7 @@ class Walk:
 
     def fork(self) -> Walk:
         """A walk that goes on from here with faults of its own."""
-        return Walk(self.root, self.json, self.path.copy())
+        return Walk(self.root, self.json, self.path.copy(), exact=self.exact)
 
     def adopt(self, other: Walk) -> None:
         """Take the faults of a fork over."""

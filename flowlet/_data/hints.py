@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast, get_args, get_origin, get_type_hints
 
-import typing_extensions as te
+if sys.version_info >= (3, 14):
+    from annotationlib import Format, get_annotations
+
+    _written = partial(get_annotations, format=Format.FORWARDREF)
+else:
+    _written = inspect.get_annotations
 
 
 def function_hints(fn: Any) -> dict[str, Any]:
@@ -69,7 +74,7 @@ def _module(name: str) -> dict[str, Any]:
 
 def _annotations(target: Any) -> Mapping[str, Any]:
     try:
-        return te.get_annotations(target, format=te.Format.FORWARDREF)
+        return _written(target)
     except TypeError:  # a builtin has none
         return {}
 

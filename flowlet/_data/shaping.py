@@ -10,8 +10,6 @@ from enum import Enum, EnumType
 from functools import lru_cache
 from typing import Annotated, Any, ForwardRef, Literal, TypeVar, Union, cast, get_args, get_origin
 
-import typing_extensions as te
-
 from .hints import class_hints, filled, resolved
 from .scalars import SCALARS, TEXT, kind_of, scalar_of
 from .shapes import (
@@ -30,9 +28,6 @@ from .shapes import (
     Table,
 )
 
-_ALIASES = tuple({te.TypeAliasType, getattr(typing, "TypeAliasType", te.TypeAliasType)})
-_QUALIFIERS = (te.Required, te.NotRequired, te.ReadOnly, typing.Final, typing.ClassVar)
-
 
 def shape_of(hint: Any) -> Shape:
     """Tell what *hint* means as data; never fails."""
@@ -44,13 +39,14 @@ def shape_of(hint: Any) -> Shape:
     special = _SPECIAL.get(origin)
     if special is not None:
         return special(hint, get_args(hint))
-    if isinstance(hint, _ALIASES) or isinstance(origin, _ALIASES):
-        return _alias(hint) if origin is None else _alias.__wrapped__(hint)
+    cls = types.NoneType if hint is None else origin or hint
+    if _is_class(cls):
+        return _class_shape(hint, cls, get_args(hint))
     if isinstance(hint, TypeVar):
         return shape_of(_bound(hint))
     if hasattr(hint, "__supertype__"):
         return shape_of(hint.__supertype__)
-    return _class_shape(hint, origin or (types.NoneType if hint is None else hint), get_args(hint))
+    return _rare_form(hint, origin)
 
 
 def shape_of_value(value: object) -> Shape | None:
@@ -65,8 +61,6 @@ def shape_of_value(value: object) -> Shape | None:
 
 
 def _class_shape(hint: Any, cls: Any, args: tuple[Any, ...]) -> Shape:
-    if not _is_class(cls):
-        return _opaque_form(hint)
     if cls in SCALARS:
         return SCALARS[cls]
     if cls is tuple:
@@ -86,7 +80,7 @@ def _class_shape(hint: Any, cls: Any, args: tuple[Any, ...]) -> Shape:
 @lru_cache(maxsize=512)  # one for a class, so that its fields are read once
 def _record(hint: Any) -> Record:
     cls = get_origin(hint) or hint
-    return Record(cls, hint, te.is_typeddict(cls), lambda: _fields(cls, class_hints(hint)))
+    return Record(cls, hint, _is_typed_dict(cls), lambda: _fields(cls, class_hints(hint)))
 
 
 def _fields(cls: Any, hints: Mapping[str, Any]) -> tuple[Field, ...]:
@@ -112,8 +106,12 @@ def _is_record(cls: Any) -> bool:
         hasattr(cls, "__attrs_attrs__")
         or hasattr(cls, "__dataclass_fields__")
         or (hasattr(cls, "_fields") and hasattr(cls, "_field_defaults"))
-        or te.is_typeddict(cls)
+        or _is_typed_dict(cls)
     )
+
+
+def _is_typed_dict(cls: Any) -> bool:
+    return issubclass(cls, dict) and hasattr(cls, "__required_keys__")
 
 
 def _field_names(cls: Any, hints: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
@@ -129,14 +127,20 @@ def _field_names(cls: Any, hints: Mapping[str, Any]) -> list[tuple[str, str, boo
             for f in fields(cls)
             if f.init
         ]
-    if te.is_typeddict(cls):
+    if _is_typed_dict(cls):
         return [(name, name, _is_required(cls, name, hint)) for name, hint in hints.items()]
     return [(name, name, name not in cls._field_defaults) for name in cls._fields]
 
 
 def _is_required(cls: Any, name: str, hint: Any) -> bool:
+    import typing_extensions as te
+
     origin = get_origin(hint)
-    while origin in _QUALIFIERS:  # the class itself does not see a qualifier within a string
+    while origin in (
+        te.Required,
+        te.NotRequired,
+        te.ReadOnly,
+    ):  # the class itself does not see a qualifier within a string
         if origin in (te.Required, te.NotRequired):
             return origin is te.Required
         hint = get_args(hint)[0]
@@ -168,6 +172,8 @@ def _annotated(hint: Any, args: tuple[Any, ...]) -> Shape:
 def _tuple(hint: Any, args: tuple[Any, ...]) -> Shape:
     if len(args) == 2 and args[1] is ...:
         return Items((tuple,), tuple, "a tuple", shape_of(args[0]))
+    import typing_extensions as te
+
     if get_origin(hint) is None or any(get_origin(arg) is te.Unpack for arg in args):
         return Items((tuple,), tuple, "a tuple", ANYTHING)
     return Places(tuple(map(shape_of, args)))
@@ -193,7 +199,15 @@ def _opaque_class(cls: Any, args: tuple[Any, ...]) -> Opaque:
     return Opaque(cls.__qualname__, accepts, None if getattr(cls, "_is_protocol", False) else cls)
 
 
-def _opaque_form(hint: Any) -> Shape:
+def _rare_form(hint: Any, origin: Any) -> Shape:
+    """What typing has in newer versions only; most hints do without the import."""
+    import typing_extensions as te
+
+    if origin in (te.Required, te.NotRequired, te.ReadOnly, typing.Final, typing.ClassVar):
+        return shape_of(get_args(hint)[0])
+    aliases = (te.TypeAliasType, getattr(typing, "TypeAliasType", te.TypeAliasType))
+    if isinstance(hint, aliases) or isinstance(origin, aliases):
+        return _alias(hint) if origin is None else _alias.__wrapped__(hint)
     if hint is typing.LiteralString or hint is te.LiteralString:
         return TEXT
     return Opaque(str(hint).removeprefix("typing."), lambda _: True)
@@ -210,7 +224,6 @@ _SPECIAL: Mapping[Any, Callable[[Any, tuple[Any, ...]], Shape]] = {
     Literal: _literal,
     Union: lambda hint, args: OneOf(tuple(map(shape_of, args))),
     types.UnionType: lambda hint, args: OneOf(tuple(map(shape_of, args))),
-    **{form: lambda hint, args: shape_of(args[0]) for form in _QUALIFIERS},
 }
 _ARRAYS: Mapping[Any, tuple[Callable[[list[Any]], Any], str]] = {
     list: (list, "a list"),

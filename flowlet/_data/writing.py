@@ -33,6 +33,8 @@ def write(walk: Walk, shape: Shape, value: Any) -> Any:
         own = shape_of_value(value)
         if own is None or isinstance(own, Anything | Opaque):
             return walk.fault(f"{walk.shown(value)} can't be written as JSON")
+        if walk.exact and type(value) not in _PLAIN:
+            return walk.fault(f"{walk.shown(value)} needs a hint of its type by which it is read back")
         shape = own
     if not fits(shape, value):
         return _misfit(walk, shape, value)
@@ -148,6 +150,7 @@ def _warn_of_another(walk: Walk, shape: OneOf, member: Shape, data: Any, value: 
         walk.fault(f"{walk.shown(value)} would be read back as {told}, not {words(member, as_json=False)}")
 
 
+_PLAIN = (str, int, float, bool, type(None), list, dict)
 _WRITES: Mapping[type, Visit] = {
     Scalar: _write_scalar,
     Opaque: _write_opaque,

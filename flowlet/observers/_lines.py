@@ -13,7 +13,9 @@ from typing import Any, Literal, cast
 from attrs import Attribute, fields
 
 from ..events import (
+    BodyDiverged,
     BudgetRefused,
+    CodeChanged,
     Event,
     FailureUnfetched,
     LoopRetired,
@@ -46,6 +48,8 @@ _LEVEL_OF: Mapping[type, Level] = {
     ModelCalled: "DEBUG",
     ModelRetried: "WARNING",
     BudgetRefused: "WARNING",
+    CodeChanged: "WARNING",
+    BodyDiverged: "WARNING",
     ThreadAbandoned: "WARNING",
     LoopRetired: "WARNING",
     FailureUnfetched: "ERROR",
@@ -218,6 +222,8 @@ def _run_finished(event: RunFinished) -> str:
 
 
 def _step_finished(event: StepFinished) -> str:
+    if event.reused is not None:
+        return f"step {event.step} did not run: its result comes from the {event.reused}"
     attempts = f" and {event.attempts} attempts" if event.attempts > 1 else ""
     state = _STATES[event.state]
     return f"step {event.step} {state} after {_time(event.duration)}{attempts}{_because(event.error)}"
@@ -242,6 +248,7 @@ def _plugin_failed(event: PluginFailed) -> str:
     return f"{event.plugin}{source} failed: {event.error}"
 
 
+_POLICIES = {"error": "the run is suspended", "reuse": "it was reused", "rerun": "the step runs again"}
 _SENTENCES: Mapping[type, Callable[[Any], str]] = {
     RunStarted: lambda e: f"run {e.run.workflow} started",
     RunFinished: _run_finished,
@@ -252,6 +259,14 @@ _SENTENCES: Mapping[type, Callable[[Any], str]] = {
     ModelRetried: lambda e: _retried(f"model {e.model}", e),
     BudgetRefused: lambda e: (
         f"model {e.model} was not called: the budget of {e.limit} per {e.budget} is used up ({e.spent} spent)"
+    ),
+    CodeChanged: lambda e: (
+        f"the code of step {e.step} has changed since its result was recorded: "
+        + _POLICIES[e.policy]
+    ),
+    BodyDiverged: lambda e: (
+        f"the body took another way than the recorded one: expected {', '.join(e.expected)}, "
+        f"found {', '.join(e.found)}"
     ),
     ThreadAbandoned: lambda e: (
         f"{f'step {e.step}' if e.step else 'a body'} does not stop; its thread was left behind and may go on ({e.count} such threads now)"

@@ -1,0 +1,113 @@
+"""The arguments of a call as JSON: by name, defaults included, and back again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._data.checking import walked
+from ._data.faults import Walk
+from ._data.reading import read
+from ._data.scalars import TEXT
+from ._data.shapes import Items, Shape, Table
+from ._data.writing import write
+from ._signature import Parameter, Signature
+from .errors import InputError
+from .messages import JsonValue
+
+_P = inspect.Parameter
+
+
+def bound(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Each parameter with what it is given, or its default; None for a call that Python would refuse."""
+    rest, named = list(args), dict(kwargs)
+    found: dict[str, Any] = {}
+    for p in signature.parameters:
+        if p.kind is _P.VAR_POSITIONAL:
+            found[p.name], rest = rest, []
+        elif p.kind is _P.VAR_KEYWORD:
+            found[p.name], named = named, {}
+        elif rest and p.kind is not _P.KEYWORD_ONLY:
+            found[p.name] = rest.pop(0)
+        else:
+            by_name = p.kind is not _P.POSITIONAL_ONLY
+            found[p.name] = named.pop(p.name, p.default) if by_name else p.default
+    missing = any(value is _P.empty for value in found.values())
+    return None if rest or named or missing else found
+
+
+def written(
+    signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], *, exact: bool
+) -> dict[str, JsonValue] | None:
+    """The arguments of a call as JSON, by name; None for a call that Python would refuse.
+
+    Parameters that are marked with ``ExcludeFromKey`` are left out. Without *exact* they are to tell one
+    call from another only: a value says by its method ``__flowlet_key__`` what it stands for, and what has
+    no hint speaks for itself. With *exact* they can be read back.
+
+    Raises:
+        InputError: an argument can't be written; every fault is listed.
+    """
+    values = bound(signature, args, kwargs)
+    if values is None:
+        return None
+    faults: list[str] = []
+    found: dict[str, JsonValue] = {}
+    for p in signature.parameters:
+        if p.keyed:
+            found[p.name], more = _written(p, values[p.name], exact)
+            faults += more
+    if faults:
+        raise InputError(f"{signature} has arguments that can't be written as JSON", (*faults, HOW))
+    return found
+
+
+HOW = "what is no data, such as a client, is left out with Annotated[..., flowlet.ExcludeFromKey]"
+
+
+def _written(p: Parameter, value: Any, exact: bool) -> tuple[JsonValue, tuple[str, ...]]:
+    stands_for = None if exact else getattr(type(value), "__flowlet_key__", None)
+    if stands_for is not None:
+        return stands_for(value), ()
+    return walked(write, Walk(p.name, json=False, exact=exact), _whole(p), value)
+
+
+def _whole(p: Parameter) -> Shape:
+    """The shape of everything that *p* takes."""
+    if p.kind is _P.VAR_POSITIONAL:
+        return Items((list,), list, "a list", p.shape)
+    return Table((dict,), dict, TEXT, p.shape) if p.kind is _P.VAR_KEYWORD else p.shape
+
+
+def read_back(signature: Signature, data: Mapping[str, JsonValue]) -> tuple[list[Any], dict[str, Any]]:
+    """Make the arguments of a call of what :func:`written` gave.
+
+    Raises:
+        InputError: the signature has changed since; every fault is listed.
+    """
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    faults: list[str] = []
+    for p in signature.parameters:
+        if p.name not in data:
+            faults += [f"{p.name}: missing"] if p.required else []
+            continue
+        value, more = walked(read, Walk(p.name, json=True), _whole(p), data[p.name])
+        faults += more
+        _put(p, value, args, kwargs)
+    faults += [f"{name}: unexpected" for name in data.keys() - {p.name for p in signature.parameters}]
+    if faults:
+        raise InputError(f"{signature} can't take the recorded arguments", tuple(faults))
+    return args, kwargs
+
+
+def _put(p: Parameter, value: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
+    if p.kind is _P.VAR_POSITIONAL:
+        args += value or ()
+    elif p.kind is _P.VAR_KEYWORD:
+        kwargs.update(value or {})
+    elif p.kind is _P.POSITIONAL_ONLY:
+        args.append(value)
+    else:
+        kwargs[p.name] = value
