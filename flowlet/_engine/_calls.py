@@ -14,7 +14,7 @@ from ._bodies import drive, inline
 from ._bridge import Drive, in_body, suspend
 from ._crossing import in_thread, on_loop
 from ._failures import ASYNC_CODE, check_callable, no_bridge
-from ._launch import await_end, launch, launch_thread, outcome, wait
+from ._launch import await_end, launch, launch_thread, outcome, waited
 from ._loops import current_port, in_ipython, running_loop
 from ._runs import cancel, expire, new_run
 from ._runtimes import port_of
@@ -55,8 +55,7 @@ def run_sync(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         run.fetched = True
         return inline(run, body, args, kwargs)
     try:
-        launch(run, body, args, kwargs)
-        return wait(run)
+        return waited(launch if is_async(body) else launch_thread, run, body, args, kwargs)
     except KeyboardInterrupt:
         cancel(run)  # it may come before the wait has begun
         raise
@@ -181,9 +180,8 @@ def sync_workflow(spec: Spec, fn: Function) -> Function:
         run.fetched = True
         if run.timeout is None:
             return inline(run, fn, args, kwargs)
-        launch_thread(run, fn, args, kwargs)
         try:
-            return wait(run)
+            return waited(launch_thread, run, fn, args, kwargs)
         finally:
             run.release()
 

@@ -24,21 +24,37 @@ from ._threads import Job, Latch, Threads
 from ._watch import Timer, Watch
 
 Function = Callable[..., Any]
+Done = Callable[[], object]
 
 
-def launch(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Start *run* on a worker thread or a loop, by the colour of *fn*, and return at once."""
+def _nothing() -> None:
+    return
+
+
+def launch(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], done: Done = _nothing
+) -> None:
+    """Start *run* on a worker thread or a loop, by the colour of *fn*, and return at once.
+
+    *done* is called when the run is over.
+    """
     if run.parent is None:
         process.of(Background).add(run)
     if is_async(fn):
+        run.on_end(done)
         _launch_task(run, fn, args, kwargs)
     else:
-        launch_thread(run, fn, args, kwargs)
+        launch_thread(run, fn, args, kwargs, done)
 
 
-def launch_thread(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Start the sync *run* on a worker thread and return at once."""
-    job = _RunJob(run, fn, args, kwargs)
+def launch_thread(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], done: Done = _nothing
+) -> None:
+    """Start the sync *run* on a worker thread and return at once.
+
+    *done* is called when the run is over, and the last thing that its thread does, unless that is left behind.
+    """
+    job = _RunJob(run, fn, args, kwargs, done)
     run.kept = True
     run.scope.on_stop(job.stopped)
     try:
@@ -60,17 +76,23 @@ def _in_thread(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict
 class _RunJob(Job):
     """A run on a worker thread, which is left behind if it doesn't end soon after it was stopped."""
 
-    __slots__ = ("record",)
+    __slots__ = ("record", "tell")
 
-    def __init__(self, run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], tell: Done
+    ) -> None:
         super().__init__(copy_context(), _in_thread, (run, fn, args, kwargs), self._ended)
         self.record = run
+        self.tell = tell
 
     def _ended(self) -> None:
         if self.error is not None:  # no thread could be had; what a body raises is kept in the record
             _refused(self.record, self.error)
+        self.tell()
 
     def stopped(self) -> None:
+        if self.record.over:  # ended by somebody else
+            self.tell()
         grace = grace_of(self.record.scope)
         if not grace:
             self._force()
@@ -90,6 +112,7 @@ class _RunJob(Job):
             run = self.record
             abandon(self, Frame(run, run.scope, _running(run)))
             _give_up(run)
+            self.tell()
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self.record.on_end(process.of(Watch).after(seconds, call).cancel)
@@ -177,14 +200,19 @@ def _launch_task(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: di
         raise
 
 
-def wait(run: RunRecord) -> Any:
-    """Wait in this thread for a launched run of the caller's, and give its result or raise its error."""
+def waited(
+    start: Callable[..., None], run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Launch a run of the caller's by *start*, wait for it in this thread, and give its result or raise its error.
+
+    Either thread wakes the other as the last thing that it does itself: one that is woken earlier waits
+    for the interpreter lock, and is woken twice.
+    """
     latch = Latch()
-    run.on_end(latch.set)
-    parent = run.scope.parent
     threads = process.of(Threads)
     lent = threads.lend()
     try:
+        start(run, fn, args, kwargs, latch.set)
         deadline = run.deadline
         if not latch.wait(None if deadline is None else deadline - time.monotonic()):
             expire(run)
@@ -193,8 +221,8 @@ def wait(run: RunRecord) -> Any:
         raise
     finally:
         threads.reclaim(lent)
-    if parent is not None:
-        parent.check()
+    if run.scope.parent is not None:
+        run.scope.parent.check()
     return outcome(run)
 
 
