@@ -54,3 +54,10 @@ def _classes_fit(given: Any, taken: Any) -> bool:
     if not inner or not asked or len(inner) != len(asked):
         return True
     return all(fits(one, other) for one, other in zip(inner, asked, strict=True))
+
+
+def told(hint: Any) -> str:
+    """What *hint* is called, as it is written in source."""
+    if hint is None or hint is type(None):
+        return "None"
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")

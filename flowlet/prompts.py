@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from typing_extensions import TypeForm
-
-from ._fits import fits
+from ._fits import fits, told
 from ._functions import decorated
 from ._signature import Parameter, signature_of
 from ._template import Template, check_names
 from .errors import DefinitionError
 from .llm import LLM, AsyncLLM
 from .workflows import arun
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 __all__ = ["chain", "prompt"]
 
@@ -129,13 +130,21 @@ def chain(
 def _link(link: Link, llm: AsyncLLM) -> Callable[..., Any]:
     if not isinstance(link, str):
         return link
-    parsed = Template.parse(link)
-    (name,) = parsed.names
+    return asking("prompt", Template.parse(link), str, llm)
 
-    async def ask(value: Any) -> str:
-        return await llm.ask(parsed.render({name: value}))
 
-    _looks(ask, "prompt", {name: Any}, str)
+def asking(
+    name: str, template: Template, returns: Any, llm: AsyncLLM, system: Template | None = None
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Make an async step that asks *llm*; its arguments are the names in the templates."""
+
+    async def ask(*args: Any, **kwargs: Any) -> Any:
+        values = signature.bind(*args, **kwargs).arguments
+        model = llm if system is None else evolve(llm, system=system.render(values))
+        return await model.ask(template.render(values), returns)
+
+    names = dict.fromkeys((*template.names, *(system.names if system else ())), Any)
+    signature = _looks(ask, name, names, returns)
     return decorated("step", ask, {})
 
 
@@ -162,14 +171,10 @@ def _checked(steps: Sequence[Callable[..., Any]], name: str) -> list[Parameter]:
     signatures = [signature_of(step) for step in steps]
     inputs = [signature.positional[0] for signature in signatures]
     faults = [
-        f"{gives.name} gives {_said(gives.returns)}, but {takes.name} takes {_said(taken.hint)}"
+        f"{gives.name} gives {told(gives.returns)}, but {takes.name} takes {told(taken.hint)}"
         for gives, takes, taken in zip(signatures, signatures[1:], inputs[1:], strict=False)
         if not fits(gives.returns, taken.hint)
     ]
     if faults:
         raise DefinitionError(f"chain {name!r}: " + "; ".join(faults))
     return inputs
-
-
-def _said(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)

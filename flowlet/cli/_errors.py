@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+from .._target import Unloadable
 from ..errors import (
     BridgeError,
     ConfigError,
@@ -21,7 +22,6 @@ from ..messages import JsonValue
 from ..settings import process
 from . import _codes
 from ._shown import write_json
-from ._target import Unloadable
 
 _PLACED = (DefinitionError, InputError, BridgeError)
 """Errors of ours that are mended at a line of the user's code."""

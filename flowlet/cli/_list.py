@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from .._target import kind_of, load, runnable
 from ..messages import JsonValue
 from . import _codes
 from ._shown import hint, signature, write_json
-from ._target import kind_of, load, runnable
 
 Function = Callable[..., Any]
 

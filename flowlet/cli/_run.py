@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
 from .._engine._handle import Run, start_handle
 from .._functions import build
 from .._signature import signature_of
+from .._target import find
 from ..errors import InputError, RecordingError, WorkflowTimeout
-from ..messages import JsonValue
 from ..metrics import ExecutionMetrics
 from ..settings import process
 from ..specs import checked_options, spec_of
@@ -27,7 +27,9 @@ from ._errors import as_data, exit_code, tell
 from ._inputs import read_inputs
 from ._shown import json_of, write_json, write_result
 from ._signals import AtOnce, Signals
-from ._target import find
+
+if TYPE_CHECKING:
+    from ..messages import JsonValue
 
 Function = Callable[..., Any]
 

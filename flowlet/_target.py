@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .._suggest import nearest
-from ..errors import InputError
-from ..specs import spec_of
+from ._suggest import nearest
+from .errors import InputError
+from .specs import spec_of
 
 Function = Callable[..., Any]
 
@@ -32,14 +32,22 @@ def find(target: str) -> Function:
     if not (place and name) or name.endswith(".py"):
         module = load(target.strip(":"))
         raise InputError(f"{target!r} does not say what to run; write {_choice(target.strip(':'), module)}")
-    module = load(place)
+    return function_in(load(place), place, name)
+
+
+def function_in(module: ModuleType, place: str, name: str) -> Function:
+    """The function *name* of *module*, which was found at *place*.
+
+    Raises:
+        InputError: there is none; the message says what there is.
+    """
     found = vars(module).get(name)
     if found is None:
         hint = nearest(name, runnable(module))
         meant = f"; did you mean {place}:{hint}?" if hint else ""
         raise InputError(f"there is no {name!r} in {place}{meant}", (_names(module),))
     if not _is_function(found):
-        raise InputError(f"{target} is no function but {_kind(found)}", (_names(module),))
+        raise InputError(f"{place}:{name} is no function but {_kind(found)}", (_names(module),))
     return found  # type: ignore[no-any-return]
 
 
@@ -54,16 +62,26 @@ def load(place: str) -> ModuleType:
     root, name = _of_path(Path(place)) if by_path else (Path.cwd(), place)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    try:
-        module = import_module(name)
-    except (Exception, SystemExit) as exc:
-        if isinstance(exc, ModuleNotFoundError) and exc.name and f"{name}.".startswith(f"{exc.name}."):
-            raise _no_module(name, exc.name) from None
-        raise Unloadable(place) from exc
+    module = imported(name, place)
     if by_path and Path(module.__file__ or "").resolve() != Path(place).resolve():
         taken = module.__file__ or "built into Python"
         raise InputError(f"{place} can't be imported: the name {name!r} is taken by {taken}; rename the file")
     return module
+
+
+def imported(name: str, place: str = "") -> ModuleType:
+    """Import a module by its dotted name, from where Python looks; errors call it *place*.
+
+    Raises:
+        InputError: there is no such module.
+        Unloadable: it can't be imported.
+    """
+    try:
+        return import_module(name)
+    except (Exception, SystemExit) as exc:
+        if isinstance(exc, ModuleNotFoundError) and exc.name and f"{name}.".startswith(f"{exc.name}."):
+            raise _no_module(name, exc.name) from None
+        raise Unloadable(place or name) from exc
 
 
 def runnable(module: ModuleType) -> dict[str, Function]:
