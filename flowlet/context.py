@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import CodeType
@@ -378,7 +377,9 @@ def describe(exc: BaseException) -> str:
 
 def trail_of(error: BaseException) -> tuple[tuple[CodeType, int], ...]:
     """The lines that *error* was raised through, each once, the innermost first."""
-    lines = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    from traceback import walk_tb  # only failures need it
+
+    lines = [(frame.f_code, line) for frame, line in walk_tb(error.__traceback__)]
     return tuple(dict.fromkeys(reversed(lines)))
 
 

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from attrs import evolve, field, fields, frozen
-from typing_extensions import TypeForm
 
 from ._conversation import Conversation
 from ._engine import _models, _streams
@@ -23,6 +22,9 @@ from .observers import diagnose, follow
 from .protocols import LLMProvider
 from .settings import OpenAISettings, process
 from .specs import checked_options
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 __all__ = ["LLM", "AsyncLLM", "register_provider"]
 

@@ -9,7 +9,6 @@ from functools import partial
 from ..context import RunRecord
 from ..events import RunsCancelledAtExit
 from ..settings import process
-from ._attempts import InFlight
 from ._crossing import SETTLE
 from ._runs import cancel
 from ._runtimes import Runtimes
@@ -66,6 +65,8 @@ def _end(runs: tuple[RunRecord, ...]) -> None:
         cancel(run)
     settled = time.monotonic() + SETTLE
     last = settled + process.settings.grace
+    from ._attempts import InFlight  # not with this module, which every program loads
+
     calls = process.of(InFlight).calls
     for run in runs:
         latch = Latch()

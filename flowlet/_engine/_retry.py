@@ -18,7 +18,7 @@ WAIT_MAX = 30.0
 JITTER = 0.25
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Policy:
     """When to try again.
 
@@ -55,7 +55,7 @@ def _quiet() -> None:
         )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _OfOthers:
     """A hook that hears of the retries of others only."""
 

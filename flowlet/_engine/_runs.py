@@ -19,7 +19,6 @@ from ..metrics import RunState
 from ..protocols import StepCall
 from ..settings import process
 from ..specs import RunOptions, bare, spec_of
-from ._budget import Meter
 from ._loops import in_ipython, is_cancellation, task_identity
 from ._middleware import wrapping
 from ._options import check_inputs
@@ -75,6 +74,8 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
     run.simple = not run.observers and steps_unwrapped(run)
     budget = options.budget or (process.settings.budget.run if parent is None else None)
     if budget is not None:
+        from ._budget import Meter  # not with this module, which every program loads
+
         run.meter = Meter(budget, f"run of {name!r}")
     if parent is None:
         run.origin = _origin()

@@ -18,10 +18,12 @@ from ..errors import (
     InputError,
     failure_of,
 )
-from ..messages import JsonValue
 from ..settings import process
 from . import _codes
 from ._shown import write_json
+
+if TYPE_CHECKING:
+    from ..messages import JsonValue
 
 _PLACED = (DefinitionError, InputError, BridgeError)
 """Errors of ours that are mended at a line of the user's code."""

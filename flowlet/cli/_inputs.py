@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
@@ -16,8 +16,10 @@ from .._codec import from_json, from_text
 from .._data.checking import did_you_mean
 from .._signature import Parameter, signature_of
 from ..errors import InputError
-from ..messages import JsonValue
 from ._shown import signature
+
+if TYPE_CHECKING:
+    from ..messages import JsonValue
 
 _WORD = re.compile(r"(?P<name>\w+)(?P<sign>:?=)(?P<value>.*)", re.DOTALL)
 Function = Callable[..., Any]

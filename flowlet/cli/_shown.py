@@ -6,11 +6,13 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._codec import to_json
 from ..errors import InputError
-from ..messages import JsonValue
+
+if TYPE_CHECKING:
+    from ..messages import JsonValue
 
 _P = inspect.Parameter
 
