@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from attrs import evolve
+
 from ._fits import fits, told
 from ._functions import decorated
 from ._signature import Parameter, signature_of
