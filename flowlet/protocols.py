@@ -87,7 +87,9 @@ LLMProvider = SyncProvider | AsyncProvider
 
 - ``structured_output: Literal["json_schema", "json_object", "prompt"]``: how it can be asked for
   JSON (default ``"prompt"``);
-- ``price(model, usage) -> Decimal | None``: the cost of an answer in US dollars (default: by model name).
+- ``price(model, usage) -> Decimal | None``: the cost of an answer in US dollars (default: by model name);
+- ``replayed: bool``: whether its answers are of the past, so that they cost nothing and no budget bounds them
+  (default False).
 """
 
 StructuredOutput = Literal["json_schema", "json_object", "prompt"]

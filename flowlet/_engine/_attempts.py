@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
@@ -62,6 +63,7 @@ class Attempts:
         self.step = None if step is None else step.name
         self.step_index = None if step is None else self.frame.index
         self.call = ModelCall(target.name, request, self.step, None if self.run is None else self.run.info)
+        self.replayed = bool(getattr(target.provider, "replayed", False))
 
     def check(self) -> None:
         """Go on, or end the body.
@@ -74,17 +76,19 @@ class Attempts:
 
     def attempt(self, request: Request, number: int = 1) -> Attempt:
         """Make one attempt of *request*, with the reservations that it needs."""
-        meters: list[Meter] = []
+        meters = [] if self.replayed else list(self._meters())
+        amount = at_most(request, partial(_price, self.target, request.model)) if meters else Amount()
+        return Attempt(self, request, number, Hold(meters, amount, self._refused))
+
+    def _meters(self) -> Iterator[Meter]:
         run = self.run
         while run is not None:
             if run.meter is not None:
-                meters.append(run.meter)
+                yield run.meter
             run = run.parent
         whole = process.of(ProcessMeter).now()
         if whole is not None:
-            meters.append(whole)
-        amount = at_most(request, partial(_price, self.target, request.model)) if meters else Amount()
-        return Attempt(self, request, number, Hold(meters, amount, self._refused))
+            yield whole
 
     def middleware(self) -> tuple[Callable[..., Any], ...]:
         wraps = process.settings.middleware if self.run is None else self.run.middleware
@@ -111,19 +115,20 @@ class Attempts:
 
 
 class Attempt:
-    """One attempt of a model call: what it holds, and how it is booked."""
+    """One attempt of a model call: what it holds, and how it is booked, once, by whoever comes first."""
 
     def __init__(self, place: Attempts, request: Request, number: int, hold: Hold) -> None:
         self.place = place
         self.request = request
         self.number = number
         self.hold = hold
-        self.fenced = False
+        self._unbooked = threading.Semaphore(1)
 
     def answered(self, completion: Completion, duration: float) -> Completion:
         """Book a good answer."""
         target, model = self.place.target, self.request.model
-        cost = Decimal(0) if completion.replayed else _cost(target, model, completion)
+        replayed = completion.replayed or self.place.replayed
+        cost = Decimal(0) if replayed else _cost(target, model, completion)
         self._book(
             CallRecord(
                 provider=target.name,
@@ -134,7 +139,7 @@ class Attempt:
                 at=time.time(),
                 finish_reason=completion.finish_reason,
                 request_id=completion.request_id,
-                replayed=completion.replayed,
+                replayed=replayed,
             ),
             completion,
         )
@@ -145,25 +150,26 @@ class Attempt:
         target, model = self.place.target, self.request.model
         if isinstance(exc, ProviderError) and exc.usage is not None:
             usage = exc.usage
-        known = usage.source != "unknown"
-        sent = _sent(exc)
+        known, sent, replayed = usage.source != "unknown", _sent(exc), self.place.replayed
+        priced = known and not replayed
         request_id = exc.request_id if isinstance(exc, ProviderError) else None
         self._book(
             CallRecord(
                 provider=target.name,
                 model=model,
                 usage=usage if known or sent else TokenUsage(),
-                cost=_price(target, model, usage) if known else None if sent else Decimal(0),
+                cost=_price(target, model, usage) if priced else None if sent and not known else Decimal(0),
                 duration=duration,
                 at=time.time(),
                 ok=False,
                 error=describe(exc),
                 request_id=request_id,
+                replayed=replayed,
             )
         )
 
     def _book(self, record: CallRecord, completion: Completion | None = None) -> None:
-        if self.fenced:  # given up and booked before: what comes now is too late
+        if not self._unbooked.acquire(blocking=False):  # given up and booked before: this comes too late
             return
         place, run = self.place, self.place.run
         record = evolve(

@@ -3,14 +3,15 @@
 A call is let through when it fits beside those in flight, or when none is in flight and something
 is left: so a budget is exceeded by one call at most. One that does not fit now waits for those in
 flight; when the budget is used up it is refused, before anything is sent. A paid answer is never
-dropped.
+dropped. Until its call begins, a reservation is its caller's to give back; then it is the call's.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -25,17 +26,20 @@ from ._crossing import park
 from ._loops import current_port
 from ._threads import Latch
 
+_Limits = Sequence[tuple[str, Any]]
+
 LONGEST_ANSWER = 16_384
 """Tokens that an answer without ``max_tokens`` is taken to use at most."""
 
 
 @frozen
 class Amount:
-    """Calls, tokens and US dollars."""
+    """Calls, tokens and US dollars. *free* is what is known to cost none, not only of unknown price."""
 
     calls: int = 0
     tokens: int = 0
     cost: Decimal = Decimal(0)
+    free: bool = False
 
     def __add__(self, other: Amount) -> Amount:
         return Amount(self.calls + other.calls, self.tokens + other.tokens, self.cost + other.cost)
@@ -57,8 +61,8 @@ def at_most(request: Request, price: Callable[[TokenUsage], Decimal | None]) -> 
     text = sum(len(m.content.encode("utf-8", "replace")) + 16 for m in request.messages)
     prompt = text + len(schema)
     answer = request.parameters.max_tokens or LONGEST_ANSWER
-    usage = TokenUsage(prompt, answer, prompt + answer)
-    return Amount(1, prompt + answer, price(usage) or Decimal(0))
+    cost = price(TokenUsage(prompt, answer, prompt + answer))
+    return Amount(1, prompt + answer, cost or Decimal(0), free=cost == 0)
 
 
 class Meter:
@@ -78,24 +82,22 @@ class Meter:
         Raises:
             BudgetExceeded: the budget is used up.
         """
+        limits = self._limits(amount)
         with self._lock:
-            self._refuse_when_used_up()
-            if self._reserved.calls and not self._fits(self._spent + self._reserved + amount):
+            self._refuse_when_used_up(limits)
+            if self._reserved.calls and not _fits(self._spent + self._reserved + amount, limits):
                 self._waiting.append(wake)
                 return False
             self._reserved += amount
             return True
 
-    def _limits(self) -> Sequence[tuple[str, Any]]:
-        return [
-            (n, limit) for n in ("calls", "tokens", "cost") if (limit := getattr(self.budget, n)) is not None
-        ]
+    def _limits(self, amount: Amount) -> _Limits:
+        """The limits that bound *amount*; one of money does not bound what is free."""
+        names = ("calls", "tokens") if amount.free else ("calls", "tokens", "cost")
+        return [(name, limit) for name in names if (limit := getattr(self.budget, name)) is not None]
 
-    def _fits(self, amount: Amount) -> bool:
-        return all(getattr(amount, name) <= limit for name, limit in self._limits())
-
-    def _refuse_when_used_up(self) -> None:
-        for name, limit in self._limits():
+    def _refuse_when_used_up(self, limits: _Limits) -> None:
+        for name, limit in limits:
             spent = getattr(self._spent, name)
             if spent >= limit:
                 raise BudgetExceeded(self.of, _said(name, limit), _said(name, spent))
@@ -110,6 +112,10 @@ class Meter:
             wake()
 
 
+def _fits(amount: Amount, limits: _Limits) -> bool:
+    return all(getattr(amount, name) <= limit for name, limit in limits)
+
+
 def _said(name: str, value: Any) -> str:
     if name == "cost":
         return f"${value}"
@@ -117,7 +123,10 @@ def _said(name: str, value: Any) -> str:
 
 
 class Hold:
-    """The reservations of one call, from the innermost budget to the process's."""
+    """The reservations of one call, from the innermost budget to the process's.
+
+    State: where something is held, and who has claimed it: the call that began, or the caller that gave it up.
+    """
 
     def __init__(
         self,
@@ -129,9 +138,11 @@ class Hold:
         self._amount = amount
         self._refused = refused
         self._held: list[Meter] = []
+        self._claim = threading.Lock()
 
-    def take(self, scope: Scope) -> None:
-        """Reserve everywhere, waiting in this thread.
+    @contextmanager
+    def taken(self, scope: Scope) -> Generator[None]:
+        """Reserve everywhere, waiting in this thread, for a call that begins in the block.
 
         Raises:
             BudgetExceeded: a budget is used up.
@@ -140,16 +151,16 @@ class Hold:
         try:
             for meter in self._meters:
                 latch = Latch()
-                while not meter.reserve(self._amount, latch.set):
+                while not self._reserve(meter, latch.set):
                     park(latch, scope)
                     scope.check()
-                self._held.append(meter)
-        except BaseException as exc:
-            self._undo(exc)
-            raise
+            yield
+        finally:
+            self.give_up()
 
-    async def atake(self) -> None:
-        """Reserve everywhere, waiting in this task.
+    @asynccontextmanager
+    async def ataken(self) -> AsyncGenerator[None]:
+        """Reserve everywhere, waiting in this task, for a call that begins in the block.
 
         Raises:
             BudgetExceeded: a budget is used up.
@@ -157,18 +168,33 @@ class Hold:
         try:
             for meter in self._meters:
                 waiter = current_port().waiter()
-                while not meter.reserve(self._amount, waiter.wake):
+                while not self._reserve(meter, waiter.wake):
                     await waiter.wait()
                     waiter = current_port().waiter()
-                self._held.append(meter)
-        except BaseException as exc:
-            self._undo(exc)
-            raise
+            yield
+        finally:
+            self.give_up()
 
-    def _undo(self, exc: BaseException) -> None:
-        self.settle(Amount())
-        if isinstance(exc, BudgetExceeded):
+    def _reserve(self, meter: Meter, wake: Callable[[], object]) -> bool:
+        try:
+            held = meter.reserve(self._amount, wake)
+        except BudgetExceeded as exc:
             self._refused(exc)
+            raise
+        if held:
+            self._held.append(meter)
+        return held
+
+    def begin(self) -> bool:
+        """Claim the reservations for the call; False when its caller has given it up: then it must not be made."""
+        return self._claim.acquire(blocking=False)
+
+    def give_up(self) -> bool:
+        """Give back what a call has reserved that has not begun, and now never will; whether that was so."""
+        given_up = self._claim.acquire(blocking=False)
+        if given_up:
+            self.settle(Amount())
+        return given_up
 
     def settle(self, spent: Amount) -> None:
         """Settle what was reserved, once."""

@@ -16,9 +16,11 @@ from typing import Any
 
 import anyio
 
+from .._scope import Scope
 from ..context import here
-from ..errors import BridgeError, ProviderError
+from ..errors import BridgeError, ProviderError, RunStopped
 from ..messages import Completion, Request
+from ..metrics import UNKNOWN, TokenUsage
 from ..protocols import LLMProvider, ModelCall
 from ..settings import process
 from ._attempts import Attempt, Attempts, InFlight, Target, shown, whole
@@ -64,8 +66,8 @@ def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
         one = attempts.attempt(call.request, number)
         with here_busy():  # from here on, whoever cancels the run waits for the answer
             attempts.check()
-            one.hold.take(attempts.frame.scope)
-            completion = _attempt(one)
+            with one.hold.taken(attempts.frame.scope):
+                completion = _attempt(one)
         attempts.check()
         return completion
 
@@ -81,6 +83,8 @@ def _attempt(one: Attempt) -> Completion:
         answer: Completion = on_loop(frame.below(frame.scope), port_at(frame), _answer, (one,))
         return answer
     started = time.perf_counter()
+    if not one.hold.begin():
+        raise RunStopped(frame.scope.run_id, frame.scope.reason or "cancelled")
     with process.of(InFlight).during(one):
         try:
             completion = whole(target, method(one.request))
@@ -153,8 +157,8 @@ async def _awith_retries(attempts: Attempts, call: ModelCall) -> Completion:
     async def attempt(number: int) -> Completion:
         one = attempts.attempt(call.request, number)
         attempts.check()
-        await one.hold.atake()
-        return await _answer(one)
+        async with one.hold.ataken():
+            return await _answer(one)
 
     if attempts.target.attempts == 1:
         return await attempt(1)
@@ -166,14 +170,16 @@ async def _awith_retries(attempts: Attempts, call: ModelCall) -> Completion:
 async def _answer(one: Attempt) -> Completion:
     if async_method(one.place.target.provider, "complete") is not None:
         return await _InFlight(one).answer()
-    started = time.perf_counter()
-    frame, request = one.place.frame, one.request
-    with anyio.move_on_after(request.timeout + OVERDUE):
-        job = await in_thread(frame.below(frame.scope), _busy_attempt, (one,), {})
-        return job.outcome()  # type: ignore[no-any-return]
-    error = _overdue(request)
-    one.failed(error, time.perf_counter() - started)
-    one.fenced = True  # the thread may outlive this, and would book it again
+    started, frame, seconds = time.perf_counter(), one.place.frame, one.request.timeout + OVERDUE
+    scope = Scope(frame.scope.run_id, frame.scope, time.monotonic() + seconds)  # no grace beyond it
+    try:
+        with anyio.move_on_after(seconds):
+            job = await in_thread(frame.below(scope), _busy_attempt, (one,), {})
+            return job.outcome()  # type: ignore[no-any-return]
+    finally:
+        scope.leave()
+    error = _overdue(one.request)
+    one.failed(error, time.perf_counter() - started, TokenUsage() if one.hold.give_up() else UNKNOWN)
     raise error
 
 
@@ -215,7 +221,7 @@ class _InFlight:
 
     async def _left_alone(self, waiter: Any) -> None:
         scope = self._one.place.frame.scope
-        if self._finished:
+        if self._finished or self._one.hold.give_up():
             return
         if scope.timed_out:  # nobody waits, but what was paid for is still booked
             self._limit.deadline = anyio.current_time() + process.settings.grace
@@ -229,6 +235,8 @@ class _InFlight:
             await waiter.wait()  # it is booked and its connection closed before the run has ended
 
     async def _run(self, done: Callable[[], object]) -> None:
+        if not self._one.hold.begin():
+            return
         started = time.perf_counter()
         calls = process.of(InFlight).calls
         calls.add(self._one)

@@ -110,8 +110,8 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
         yield iter((whole.text,))
         return
     one = attempts.attempt(request)
-    with here_busy():
-        one.hold.take(attempts.frame.scope)
+    with here_busy(), one.hold.taken(attempts.frame.scope):
+        one.hold.begin()
     total = _Sum(one)
     try:
         with process.of(InFlight).during(one), ExitStack() as stack:
@@ -163,7 +163,8 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
         return
     await ready(target)
     one = attempts.attempt(request)
-    await one.hold.atake()
+    async with one.hold.ataken():
+        one.hold.begin()
     total = _Sum(one)
     try:
         opened: AbstractAsyncContextManager[AsyncIterator[Delta]] = method(request)  # type: ignore[assignment]

@@ -254,6 +254,8 @@ class _Taped:
 class _Replayed(_Taped):
     """Answers from the file, in every way there is; the pieces of a stream are lines."""
 
+    replayed = True
+
     def __init__(self, tape: Recording, name: str, structured_output: str) -> None:
         super().__init__(tape, name)
         self.structured_output = structured_output
