@@ -16,20 +16,22 @@ from ._yaml import Node, value_of
 __all__ = ["check", "read", "read_text", "without_secrets"]
 
 
-def without_secrets(node: Node, redact: Callable[[str], str], faults: list[Fault]) -> Node:
+def without_secrets(
+    node: Node, redact: Callable[[str], str], faults: list[Fault], *, names: bool = True
+) -> Node:
     """*node* without what must not be in a file, which is told in *faults*.
 
-    *redact* takes out the secrets that the process knows.
+    *redact* takes out the secrets that the process knows. With *names*, what is called a key is taken for one.
     """
     data = node.data
     if isinstance(data, dict):
         kept: dict[str, Node] = {}
         for key, value in data.items():
             texts = (key, value.text or "", *_texts(value.data))
-            if is_secret_name(key) or any(is_secret(text) or redact(text) != text for text in texts):
+            if (names and is_secret_name(key)) or any(is_secret(text) or redact(text) != text for text in texts):
                 faults.append(Fault(node.keys[key], _belongs(key if is_secret_name(key) else "")))
             else:
-                kept[key] = without_secrets(value, redact, faults)
+                kept[key] = without_secrets(value, redact, faults, names=names)
         return evolve(node, data=kept)
     return node
 

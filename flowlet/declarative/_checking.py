@@ -1,0 +1,169 @@
+"""What is wrong between the parts of a plan: names that do not exist, circles, and types that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from attrs import define, evolve, field
+
+from .._fits import fits, told
+from .._graph import circles, drawn, stages
+from .._source import Fault
+from .._suggest import nearest
+from ._clashes import clashes
+from ._conditions import conjuncts, not_null
+from ._format import ITEM
+from ._hints import either, item_of, list_of, members, without_null
+from ._plan import Argument, Plan, Step
+from ._values import Reference, Value
+
+__all__ = ["checked"]
+
+
+def checked(plan: Plan, faults: list[Fault]) -> Plan:
+    """Note what is wrong in *plan*, and give it with the hint of its result."""
+    faults += _misnamed(plan)
+    faults += _circles(plan)
+    types = _Types(plan, faults)
+    for name in _order(plan):
+        types.step(plan.steps[name])
+    return evolve(plan, returns=types.value(plan.output, types.hints))
+
+
+def _misnamed(plan: Plan) -> Iterator[Fault]:
+    known = [*plan.inputs, *plan.steps]
+    for name, step in plan.steps.items():
+        if name in plan.inputs:
+            yield Fault(step.place, f"{name} is an input already; give the step another name")
+        yield from (
+            _unknown(r, known) for r in step.references if r.name not in known and r not in step.after
+        )
+        for reference in step.after:
+            if reference.name not in plan.steps:
+                yield _no_step(reference, plan)
+    yield from (_unknown(r, known) for r in plan.output.references if r.name not in known)
+
+
+def _unknown(reference: Reference, known: Iterable[str]) -> Fault:
+    name = reference.name
+    if name == ITEM:
+        return Fault(reference.place, "{item} is what a for_each goes through; there is none here")
+    near = nearest(name, known)
+    escape = f"; write {{{{{name}}}}} for the text {{{name}}}" if reference.in_text else ""
+    hint = f"; did you mean {near}?" if near else escape or f"; there are: {', '.join(known) or 'none'}"
+    return Fault(reference.place, f"there is no input or step {name!r}{hint}")
+
+
+def _no_step(reference: Reference, plan: Plan) -> Fault:
+    if reference.name in plan.inputs:
+        return Fault(
+            reference.place, f"{reference.name} is an input, and there from the start; remove it here"
+        )
+    near = nearest(reference.name, plan.steps)
+    hint = f"did you mean {near}?" if near else f"there are: {', '.join(plan.steps)}"
+    return Fault(reference.place, f"there is no step {reference.name!r}; {hint}")
+
+
+def _circles(plan: Plan) -> Iterator[Fault]:
+    for circle in circles(plan.needs):
+        last = circle[-2]
+        place = next(r.place for r in plan.steps[circle[0]].references if r.name == last)
+        yield Fault(place, f"these steps wait for one another: {drawn(circle)}; remove one of the references")
+
+
+def _order(plan: Plan) -> Iterator[str]:
+    """The steps, each behind those that it needs; in a circle as they come."""
+    circled = {name for circle in circles(plan.needs) for name in circle}
+    needs = {name: [] if name in circled else needed for name, needed in plan.needs.items()}
+    for stage in stages(needs) if not circles(needs) else [list(needs)]:
+        yield from stage
+
+
+@define
+class _Types:
+    """Goes through the steps in their order; *hints* are those of all results so far, *ran* those of steps that ran."""
+
+    plan: Plan
+    faults: list[Fault]
+    hints: dict[str, Any] = field(init=False)
+    ran: dict[str, Any] = field(factory=dict[str, Any])
+
+    def __attrs_post_init__(self) -> None:
+        self.hints = {name: found.hint for name, found in self.plan.inputs.items()}
+
+    def fault(self, place: Any, message: str) -> None:
+        """Note what is wrong."""
+        self.faults.append(Fault(place, message))
+
+    def step(self, step: Step) -> None:
+        """Check *step*, and note the hint of its result."""
+        if step.when is not None:
+            self.faults += clashes(step.when, self.hints)
+        seen = self.seen_by(step)
+        if step.items is not None:
+            seen[ITEM] = self.item(step, step.items, seen)
+        for name, argument in step.arguments.items():
+            self.argument(step, name, argument, seen)
+        found = step.returns if step.items is None else list_of(step.returns)
+        self.ran[step.name] = self.hints[step.name] = found
+        if step.when is not None:
+            self.hints[step.name] = either(found, self.value(step.otherwise, self.hints))
+
+    def seen_by(self, step: Step) -> dict[str, Any]:
+        """The hints as they are where *step* is not skipped."""
+        found, holds = dict(self.hints), conjuncts(step.when)
+        for name in {reference.name for reference in step.references} & self.ran.keys():
+            other = self.plan.steps[name].when
+            if other is not None and all(part in holds for part in conjuncts(other)):
+                found[name] = self.ran[name]
+        for name in not_null(step.when):
+            if name in found:
+                found[name] = without_null(found[name])
+        return found
+
+    def item(self, step: Step, items: Value, seen: Mapping[str, Any]) -> Any:
+        """The hint of one of *items*."""
+        hint = self.value(items, seen)
+        found = item_of(hint)
+        if found is None:
+            place = items.references[0].place if items.references else step.place
+            self.fault(
+                place,
+                f"{step.name}.for_each: expected a list, found {told(hint)}{self.why_null(items, hint)}",
+            )
+        return Any if found is None else found
+
+    def argument(self, step: Step, name: str, argument: Argument, seen: Mapping[str, Any]) -> None:
+        """Check that what is given is what is taken."""
+        value = argument.value
+        given = self.value(value, seen)
+        if step.kind == "prompt" or not value.references or fits(given, argument.taken):
+            return
+        what = value.name if isinstance(value, Reference) else "this"
+        message = f"{what} is {told(given)}, but {step.kind} takes {told(argument.taken)} for {name}"
+        self.fault(
+            argument.place,
+            message + (self.why_null(value, given) if fits(without_null(given), argument.taken) else ""),
+        )
+
+    def value(self, value: Value, seen: Mapping[str, Any]) -> Any:
+        """The hint of *value*; what may be null can't stand in a text."""
+        for reference in value.references:
+            hint = reference.hint(seen)
+            if reference.in_text and (hint is None or type(None) in members(hint)):
+                why = self.why_null(reference, hint)
+                self.fault(
+                    reference.place, f"{reference.name} may be null, which has no place in a text{why}"
+                )
+        return value.hint(seen)
+
+    def why_null(self, value: Value, hint: Any) -> str:
+        """Why *value* may be null, and what to do."""
+        if not isinstance(value, Reference) or type(None) not in members(hint):
+            return ""
+        step = self.plan.steps.get(value.name)
+        way = f"say when: {value.name} != null here"
+        if step is not None and step.when is not None:
+            return f"; {value.name} may be skipped: give it an else, or {way}"
+        return f"; {way}"

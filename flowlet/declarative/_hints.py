@@ -1,0 +1,196 @@
+"""Types as hints of Python write them, read without evaluating: ``list[str] | None``, ``shop:Order``."""
+
+from __future__ import annotations
+
+import operator
+import types
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal, Optional, Union, cast, get_args, get_origin
+from uuid import UUID
+
+from typing_extensions import TypeAliasType
+
+from .._suggest import nearest
+from .._target import Unloadable, imported
+from .._yaml import Node
+from ..errors import InputError
+from ._tokens import Token, Tokens
+
+__all__ = ["either", "item_of", "list_of", "members", "read_hint", "told_of", "without_null"]
+
+_PLAIN: dict[str, Any] = {
+    **{cls.__name__: cls for cls in (str, int, float, bool, bytes, date, datetime, time, timedelta, Decimal)},
+    "UUID": UUID,
+    "Path": Path,
+    "Any": Any,
+    "None": None,
+    "null": None,
+}
+_GENERIC: dict[str, Any] = {
+    **{cls.__name__: cls for cls in (list, set, frozenset, tuple, dict)},
+    "Optional": Optional,
+    "Union": Union,
+}
+_COUNTS = {"list": 1, "set": 1, "frozenset": 1, "dict": 2, "Optional": 1}
+
+
+def read_hint(node: Node) -> Any:
+    """The hint that the text of *node* writes.
+
+    Raises:
+        Misread: it writes none; the fault has its place.
+    """
+    tokens = Tokens(node)
+    found = _union(tokens)
+    if tokens.next.kind != "end":
+        raise tokens.misread("expected | or the end of the type")
+    return found
+
+
+def either(*hints: Any) -> Any:
+    """The hint of a value of any of *hints*; what can't be said is Any."""
+    if Any in hints or any(isinstance(hint, str) for hint in hints):
+        return Any
+    try:
+        return reduce(operator.or_, dict.fromkeys(hints))
+    except TypeError:
+        return Any
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """The members of a union; of another hint itself."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def without_null(hint: Any) -> Any:
+    """*hint* where the value is not null."""
+    return (
+        either(*(member for member in members(hint) if member is not type(None)))
+        if hint is not None
+        else hint
+    )
+
+
+def list_of(hint: Any) -> Any:
+    """The hint of a list of *hint*."""
+    return list[hint]
+
+
+def item_of(hint: Any) -> Any:
+    """The hint of what a list of *hint* holds; None where it is no list."""
+    found: list[Any] = []
+    for member in members(hint):
+        outer = get_origin(member) or member
+        args = [arg for arg in get_args(member) if arg is not ...]
+        if isinstance(outer, type) and not issubclass(outer, Iterable):
+            return None
+        if outer is Literal or (isinstance(outer, type) and issubclass(outer, str | bytes | Mapping)):
+            return None
+        found += args or [Any]
+    return either(*found)
+
+
+def _union(tokens: Tokens) -> Any:
+    found = [_one(tokens)]
+    while tokens.skip("|"):
+        found.append(_one(tokens))
+    return _made(tokens, lambda: reduce(operator.or_, found))
+
+
+def _one(tokens: Tokens) -> Any:
+    token = tokens.take()
+    if token.kind != "name":
+        raise tokens.misread("expected a type such as str or list[str]", token)
+    if token.text == "Literal":
+        return _literal(tokens)
+    if ":" in token.text:
+        return _imported(tokens, token)
+    if token.text in _GENERIC:
+        return _generic(tokens, token)
+    if token.text not in _PLAIN:
+        raise tokens.misread(f"there is no type of that name{_meant(token.text)}", token)
+    return _PLAIN[token.text]
+
+
+def _meant(name: str) -> str:
+    known = [*_PLAIN, *_GENERIC, "Literal"]
+    others = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list"}
+    near = others.get(name.lower()) or nearest(name, known)
+    hint = f"; did you mean {near}?" if near else f"; expected one of {', '.join(known)}"
+    return f"{hint} A class of yours is written module:Class"
+
+
+def _generic(tokens: Tokens, token: Token) -> Any:
+    name = token.text
+    if tokens.next.text != "[":
+        if name in ("Optional", "Union"):
+            raise tokens.misread("expected [")
+        return _GENERIC[name]
+    args = _arguments(tokens, lambda: ... if tokens.skip("...") else _union(tokens))
+    wanted = _COUNTS.get(name, len(args))
+    if len(args) != wanted or (... in args and (name != "tuple" or len(args) != 2 or args[0] is ...)):
+        example = {"dict": "dict[str, int]", "tuple": "tuple[int, ...]"}.get(name, f"{name}[str]")
+        raise tokens.misread(
+            f"{name}[...] does not take these types; write it like {example}", token, told=False
+        )
+    return _made(tokens, lambda: _GENERIC[name][tuple(args) if len(args) > 1 else args[0]])
+
+
+def _literal(tokens: Tokens) -> Any:
+    values = _arguments(tokens, lambda: _value(tokens))
+    return Literal[tuple(values)]
+
+
+def _value(tokens: Tokens) -> Any:
+    token = tokens.take()
+    words = {"None": None, "null": None, "True": True, "true": True, "False": False, "false": False}
+    if token.kind == "text":
+        return token.text[1:-1]
+    if token.kind == "number" and token.text.lstrip("-").isdecimal() and len(token.text) < 20:
+        return int(token.text)
+    if token.text in words:
+        return words[token.text]
+    raise tokens.misread("expected a text in quotes, a whole number, true, false or null", token)
+
+
+def _arguments(tokens: Tokens, read: Callable[[], Any]) -> list[Any]:
+    tokens.expect("[")
+    with tokens.deeper():
+        found = [read()]
+        while tokens.expect(",", "]") == ",":
+            found.append(read())
+    return found
+
+
+def _made(tokens: Tokens, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except TypeError as exc:
+        raise tokens.misread(f"this can't be a type ({exc})", told=False) from None
+
+
+def _imported(tokens: Tokens, token: Token) -> Any:
+    place, _, name = token.text.partition(":")
+    try:
+        module = imported(place)
+    except (InputError, Unloadable) as exc:
+        raise tokens.misread(told_of(exc), token, told=False) from exc
+    found = vars(module).get(name)
+    if isinstance(found, type | TypeAliasType) or get_origin(found) is not None:
+        return found
+    classes = [n for n, value in vars(module).items() if isinstance(value, type) and not n.startswith("_")]
+    near = nearest(name, classes)
+    meant = f"; did you mean {place}:{near}?" if near else f"; it has: {', '.join(classes) or 'no class'}"
+    raise tokens.misread(f"there is no class {name!r} in {place}{meant}", token, told=False)
+
+
+def told_of(exc: InputError | Unloadable) -> str:
+    """Why something can't be imported, in one line."""
+    if isinstance(exc, InputError):
+        return "; ".join((exc.message.replace("\n ", ""), *exc.faults))
+    cause = cast("BaseException", exc.__cause__)
+    return f"{exc} can't be imported: {type(cause).__name__}: {cause}"

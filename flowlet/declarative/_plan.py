@@ -1,0 +1,85 @@
+"""What a workflow in YAML says, as values: inputs, steps and the output, read and connected, ready to be checked and run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from .._source import Place
+from ._conditions import Condition
+from ._format import ITEM
+from ._values import Constant, Reference, Value
+
+__all__ = ["Argument", "Input", "Plan", "Step"]
+
+
+@frozen
+class Input:
+    """An input: its hint, and its default where it has one."""
+
+    name: str
+    hint: Any
+    default: Constant | None = None
+    description: str = ""
+
+
+@frozen
+class Argument:
+    """What a function is given, and what it takes there."""
+
+    value: Value
+    taken: Any
+    place: Place
+
+
+@frozen
+class Step:
+    """A step: the *function* to call, with what, when, and for each of which *items*.
+
+    *function* is a step itself, of either colour, and *returns* the hint of one call. *otherwise* is the result
+    where the step is skipped.
+    """
+
+    name: str
+    place: Place
+    kind: str
+    function: Callable[..., Any]
+    arguments: Mapping[str, Argument]
+    returns: Any
+    when: Condition | None
+    otherwise: Value
+    items: Value | None
+    max_concurrency: int
+    after: tuple[Reference, ...]
+
+    @property
+    def references(self) -> Iterator[Reference]:
+        """Every reference in it, those to the item left out."""
+        for argument in self.arguments.values():
+            yield from (r for r in argument.value.references if self.items is None or r.name != ITEM)
+        for part in (self.when, self.items, self.otherwise):
+            yield from () if part is None else part.references
+        yield from self.after
+
+
+@frozen
+class Plan:
+    """A workflow: *returns* is the hint of its *output*, *options* are those of its runs."""
+
+    name: str
+    description: str
+    inputs: Mapping[str, Input]
+    steps: Mapping[str, Step]
+    output: Value
+    options: Mapping[str, Any]
+    returns: Any = Any
+
+    @property
+    def needs(self) -> dict[str, list[str]]:
+        """The steps, each with those that it needs."""
+        return {
+            name: list(dict.fromkeys(r.name for r in step.references if r.name in self.steps))
+            for name, step in self.steps.items()
+        }
