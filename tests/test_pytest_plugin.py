@@ -297,7 +297,7 @@ from decimal import Decimal
 
 class Dear(SyncMockProvider):
     def price(self, model, usage):
-        return Decimal("0.4") if usage == USED else Decimal(0)
+        return Decimal("0.4") if usage == USED else Decimal("0.1")
 
 @pytest.mark.parametrize("number", range(5))
 def test_it(number):
