@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
+from ._value import Value
+
 if TYPE_CHECKING:
     from .messages import Parameters
     from .pricing import Price
@@ -23,8 +25,8 @@ OPENAI_VARIABLES: Mapping[str, str] = {
 """The settings that other programs know too, by the variables that they know them by."""
 
 
-@frozen
-class Budgets:
+@frozen(eq=False, repr=False)
+class Budgets(Value):
     """Limits on what model calls may use.
 
     Attributes:
@@ -36,8 +38,8 @@ class Budgets:
     process: Budget | None = None
 
 
-@frozen
-class LogSettings:
+@frozen(eq=False, repr=False)
+class LogSettings(Value):
     """What is logged, and how.
 
     Attributes:
@@ -53,8 +55,8 @@ class LogSettings:
     file: str | None = None
 
 
-@frozen
-class OpenAISettings:
+@frozen(eq=False, repr=False)
+class OpenAISettings(Value):
     """Where the built-in provider ``openai`` sends requests; the key is ``OPENAI_API_KEY``, never a setting.
 
     Attributes:
@@ -68,8 +70,8 @@ class OpenAISettings:
     project: str | None = None
 
 
-@frozen
-class Settings:
+@frozen(eq=False, repr=False)
+class Settings(Value):
     """The settings of a process.
 
     Attributes:

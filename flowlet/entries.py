@@ -6,6 +6,7 @@ from typing import Literal
 
 from attrs import frozen
 
+from ._value import Value
 from .metrics import RunState
 
 __all__ = ["ChangedCode", "Entry", "JournalledRun"]
@@ -14,8 +15,8 @@ ChangedCode = Literal["error", "reuse", "rerun"]
 """What becomes of a recorded result when the code of its step has changed since."""
 
 
-@frozen
-class Entry:
+@frozen(eq=False, repr=False)
+class Entry(Value):
     """A fact about a run, told once it is known; of two with the same *key* the later one holds.
 
     Attributes:
@@ -51,8 +52,8 @@ class Entry:
     info: str = ""
 
 
-@frozen
-class JournalledRun:
+@frozen(eq=False, repr=False)
+class JournalledRun(Value):
     """A run as a journal lists it. *started* and *ended* are Unix times; *owner* says who executes it now."""
 
     run_id: str

@@ -32,6 +32,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
+from ._value import Shown, Value
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -73,7 +75,7 @@ def _rebuild(
     return exc
 
 
-class _Portable:
+class _Portable(Shown):
     """Pickling and copying that keep notes, which attrs' own ``__getstate__`` drops."""
 
     __slots__ = ()
@@ -91,7 +93,7 @@ class FlowletError(_Portable, Exception):
     retryable: bool = False
 
 
-@frozen
+@frozen(repr=False)
 class _Message(FlowletError):
     message: str
 
@@ -115,7 +117,7 @@ class JournalError(_Message):
     """A journal can't be read or written."""
 
 
-@frozen
+@frozen(repr=False)
 class _Faults(FlowletError):
     message: str
     faults: tuple[str, ...] = ()
@@ -136,7 +138,7 @@ class InputError(_Faults, ValueError):
     """Values do not fit the hints of what they were passed to; every fault is listed with its path."""
 
 
-@frozen
+@frozen(repr=False)
 class OutputError(FlowletError, ValueError):
     """A model's answer does not fit the type asked for.
 
@@ -160,7 +162,7 @@ class Truncated(OutputError):
     """The answer ended at the token limit (``finish_reason="length"``)."""
 
 
-@frozen
+@frozen(repr=False)
 class StepTimeout(FlowletError, TimeoutError):
     """A step outlived its own ``timeout``, in seconds."""
 
@@ -172,7 +174,7 @@ class StepTimeout(FlowletError, TimeoutError):
         return f"step {self.step!r} did not finish within its timeout of {self.timeout:g} s"
 
 
-@frozen
+@frozen(repr=False)
 class WorkflowTimeout(FlowletError, TimeoutError):
     """A run outlived its deadline; *metrics* were taken at that moment, before it was stopped."""
 
@@ -194,7 +196,7 @@ class WorkflowTimeout(FlowletError, TimeoutError):
         )
 
 
-@frozen
+@frozen(repr=False)
 class RunCancelled(FlowletError):
     """The run was cancelled; *metrics* tell how far it came."""
 
@@ -206,7 +208,7 @@ class RunCancelled(FlowletError):
         return f"workflow {self.workflow!r} was cancelled (run {self.run_id})"
 
 
-@frozen
+@frozen(repr=False)
 class ResultNotReady(FlowletError, TimeoutError):
     """The wait for a result expired, or nothing is left to fetch; the run itself is not touched."""
 
@@ -234,7 +236,7 @@ ProviderErrorKind = Literal[
 ]
 
 
-@frozen
+@frozen(repr=False)
 class ProviderError(FlowletError):
     """A model call failed. Facts only: no SDK exception, and so no key, hangs on it.
 
@@ -263,7 +265,7 @@ class ProviderError(FlowletError):
         return f"{self.provider or 'provider'}: {self.message} ({', '.join(facts)})"
 
 
-@frozen
+@frozen(repr=False)
 class BudgetExceeded(FlowletError):
     """The next model call would pass a limit; nothing was sent."""
 
@@ -277,7 +279,7 @@ class BudgetExceeded(FlowletError):
         )
 
 
-@frozen
+@frozen(repr=False)
 class RunStopped(_Portable, BaseException):
     """Ends a body whose run is over (cancelled, timed out, or failed elsewhere).
 
@@ -291,8 +293,8 @@ class RunStopped(_Portable, BaseException):
         return f"run {self.run_id} is over ({self.reason}); no further step of it starts"
 
 
-@frozen
-class Failure:
+@frozen(eq=False, repr=False)
+class Failure(Value):
     """Where an exception left a step: the innermost step that it passed through.
 
     *path* names the steps from the outermost to the failing one. *serial* orders steps within a process.

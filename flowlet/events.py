@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from ._value import Value
+
 if TYPE_CHECKING:
     from .entries import ChangedCode
     from .messages import Completion, Request
@@ -35,8 +37,8 @@ __all__ = [
 ]
 
 
-@frozen
-class RunInfo:
+@frozen(eq=False, repr=False)
+class RunInfo(Value):
     """Which run a fact belongs to. *correlation_id* is shared by a run and all its child runs."""
 
     id: str
@@ -46,16 +48,16 @@ class RunInfo:
     tags: tuple[str, ...] = ()
 
 
-@frozen
-class RunStarted:
+@frozen(eq=False, repr=False)
+class RunStarted(Value):
     """A run left ``pending`` for ``running``."""
 
     run: RunInfo
     at: float
 
 
-@frozen
-class RunFinished:
+@frozen(eq=False, repr=False)
+class RunFinished(Value):
     """A run reached a terminal state. *error* is the exception's text, None when it completed."""
 
     run: RunInfo
@@ -65,8 +67,8 @@ class RunFinished:
     error: str | None = None
 
 
-@frozen
-class StepStarted:
+@frozen(eq=False, repr=False)
+class StepStarted(Value):
     """A call of a step began. *index* is the call's place among the run's steps."""
 
     run: RunInfo
@@ -76,8 +78,8 @@ class StepStarted:
     parent: int | None = None
 
 
-@frozen
-class StepFinished:
+@frozen(eq=False, repr=False)
+class StepFinished(Value):
     """A call of a step ended, after *attempts* attempts. *reused* says where the result of one that did not run came from."""
 
     run: RunInfo
@@ -92,8 +94,8 @@ class StepFinished:
     reused: Reused | None = None
 
 
-@frozen
-class StepRetried:
+@frozen(eq=False, repr=False)
+class StepRetried(Value):
     """An attempt of a step failed and another follows in *wait* seconds."""
 
     run: RunInfo
@@ -105,8 +107,8 @@ class StepRetried:
     reason: str
 
 
-@frozen
-class ModelCalled:
+@frozen(eq=False, repr=False)
+class ModelCalled(Value):
     """An attempt of a model call ended, well or badly. *run* is None outside a run.
 
     *request* and *completion* hold what the user sent and got: an observer that shows them does so on
@@ -120,8 +122,8 @@ class ModelCalled:
     completion: Completion | None = field(default=None, repr=False)
 
 
-@frozen
-class ModelRetried:
+@frozen(eq=False, repr=False)
+class ModelRetried(Value):
     """An attempt of a model call failed and another follows in *wait* seconds."""
 
     run: RunInfo | None
@@ -133,8 +135,8 @@ class ModelRetried:
     reason: str
 
 
-@frozen
-class BudgetRefused:
+@frozen(eq=False, repr=False)
+class BudgetRefused(Value):
     """A model call was not made, since a budget is used up. *limit* and *spent* say their unit."""
 
     run: RunInfo | None
@@ -146,8 +148,8 @@ class BudgetRefused:
     spent: str
 
 
-@frozen
-class ThreadAbandoned:
+@frozen(eq=False, repr=False)
+class ThreadAbandoned(Value):
     """A thread did not stop with its run; it may go on in the background. *count* such threads exist now."""
 
     run: RunInfo | None
@@ -156,8 +158,8 @@ class ThreadAbandoned:
     count: int
 
 
-@frozen
-class LoopRetired:
+@frozen(eq=False, repr=False)
+class LoopRetired(Value):
     """A background event loop was blocked, or a run on it ignored its cancellation.
 
     *run* is the one whose code blocks it, or that does not end; None where no run of ours does.
@@ -170,8 +172,8 @@ class LoopRetired:
     step: str | None
 
 
-@frozen
-class CodeChanged:
+@frozen(eq=False, repr=False)
+class CodeChanged(Value):
     """The code of *step* has changed since the journal kept its result, which was reused or not as *policy* says."""
 
     run: RunInfo
@@ -180,8 +182,8 @@ class CodeChanged:
     policy: ChangedCode
 
 
-@frozen
-class BodyDiverged:
+@frozen(eq=False, repr=False)
+class BodyDiverged(Value):
     """A resumed body took another way: it called *found*, and not the recorded *expected*."""
 
     run: RunInfo
@@ -190,8 +192,8 @@ class BodyDiverged:
     found: tuple[str, ...]
 
 
-@frozen
-class FailureUnfetched:
+@frozen(eq=False, repr=False)
+class FailureUnfetched(Value):
     """A handle was dropped without anybody asking for its failed result."""
 
     run: RunInfo
@@ -199,16 +201,16 @@ class FailureUnfetched:
     error: str
 
 
-@frozen
-class RunsCancelledAtExit:
+@frozen(eq=False, repr=False)
+class RunsCancelledAtExit(Value):
     """The interpreter ended while background runs were going on; they were cancelled."""
 
     runs: tuple[RunInfo, ...]
     at: float
 
 
-@frozen
-class PluginFailed:
+@frozen(eq=False, repr=False)
+class PluginFailed(Value):
     """A plugin, an observer or a middleware failed. Those of a package have a *distribution* and its *version*."""
 
     run: RunInfo | None

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from ._value import Value
 from .metrics import UNKNOWN, TokenUsage
 
 __all__ = [
@@ -26,16 +27,16 @@ Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "refusal", "other"]
 
 
-@frozen
-class Message:
+@frozen(eq=False, repr=False)
+class Message(Value):
     """One message of a conversation."""
 
     role: Role
     content: str
 
 
-@frozen
-class Parameters:
+@frozen(eq=False, repr=False)
+class Parameters(Value):
     """Sampling settings. What is None is not sent, so the provider's own default holds.
 
     Attributes:
@@ -55,8 +56,8 @@ class Parameters:
     extra: Mapping[str, JsonValue] = field(factory=dict[str, JsonValue])
 
 
-@frozen
-class OutputFormat:
+@frozen(eq=False, repr=False)
+class OutputFormat(Value):
     """The JSON that an answer must be: a JSON Schema (draft 2020-12) under a name.
 
     *mode* is how the provider is asked for it, the strictest way that it offers first.
@@ -67,8 +68,8 @@ class OutputFormat:
     mode: Literal["json_schema", "json_object", "prompt"] = "json_schema"
 
 
-@frozen
-class Request:
+@frozen(eq=False, repr=False)
+class Request(Value):
     """One question to one model. *timeout* bounds the whole answer, in seconds."""
 
     model: str
@@ -78,8 +79,8 @@ class Request:
     timeout: float = 600.0
 
 
-@frozen
-class Completion:
+@frozen(eq=False, repr=False)
+class Completion(Value):
     """A model's answer. *refusal* is what it said instead, where it declined."""
 
     text: str
@@ -91,8 +92,8 @@ class Completion:
     replayed: bool = False
 
 
-@frozen
-class Delta:
+@frozen(eq=False, repr=False)
+class Delta(Value):
     """A piece of a streamed answer. The last one brings *usage* and *finish_reason*, where known."""
 
     text: str = ""

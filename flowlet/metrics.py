@@ -8,6 +8,8 @@ from typing import Literal
 
 from attrs import field, fields, frozen
 
+from ._value import Value
+
 __all__ = [
     "CallRecord",
     "ExecutionMetrics",
@@ -24,8 +26,8 @@ StepState = Literal["running", "completed", "failed", "cancelled", "timeout"]
 Reused = Literal["journal", "cache"]
 
 
-@frozen
-class TokenUsage:
+@frozen(eq=False, repr=False)
+class TokenUsage(Value):
     """The tokens of one answer, as the provider reported them.
 
     *cached_tokens* are a part of *prompt_tokens*, *reasoning_tokens* of *completion_tokens*. With
@@ -43,8 +45,8 @@ class TokenUsage:
 UNKNOWN = TokenUsage(source="unknown")
 
 
-@frozen
-class CallRecord:
+@frozen(eq=False, repr=False)
+class CallRecord(Value):
     """One attempt of one model call, failed ones too. *duration* is in seconds, *cost* in US dollars.
 
     *cost* is None when tokens or price are unknown. *step_index* is the step's place in the run's
@@ -69,8 +71,8 @@ class CallRecord:
     replayed: bool = False
 
 
-@frozen
-class Usage:
+@frozen(eq=False, repr=False)
+class Usage(Value):
     """Totals over model calls.
 
     *unknown* counts the calls whose tokens no one reported, *unpriced* those whose price is not known;
@@ -119,8 +121,8 @@ class Usage:
 _FIELDS = tuple(a.name for a in fields(Usage))
 
 
-@frozen
-class StepMetrics:
+@frozen(eq=False, repr=False)
+class StepMetrics(Value):
     """One call of a step. *started* is seconds after the run's start, *duration* in seconds.
 
     *index* is the step's place in ``ExecutionMetrics.steps``, *parent* that of the step that called it.
@@ -139,8 +141,8 @@ class StepMetrics:
     reused: Reused | None = None
 
 
-@frozen
-class ExecutionMetrics:
+@frozen(eq=False, repr=False)
+class ExecutionMetrics(Value):
     """A run as figures: its steps in the order of their start, its model calls and its child runs.
 
     *started_at* is a Unix time, *duration* in seconds, so far or in all. *calls* are this run's own;

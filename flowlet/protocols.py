@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from attrs import frozen
 
+from ._value import Value
 from .events import Event, RunInfo
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ LLMProvider = SyncProvider | AsyncProvider
 StructuredOutput = Literal["json_schema", "json_object", "prompt"]
 
 
-@frozen
-class StepCall:
+@frozen(eq=False, repr=False)
+class StepCall(Value):
     """A call of a step, on its way through the middleware."""
 
     step: str
@@ -105,8 +106,8 @@ class StepCall:
     run: RunInfo
 
 
-@frozen
-class ModelCall:
+@frozen(eq=False, repr=False)
+class ModelCall(Value):
     """A model call, retries included, on its way through the middleware; ``next`` gives a Completion."""
 
     provider: str
@@ -115,8 +116,8 @@ class ModelCall:
     run: RunInfo | None
 
 
-@frozen
-class RunCall:
+@frozen(eq=False, repr=False)
+class RunCall(Value):
     """A run, on its way through the middleware."""
 
     workflow: str

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from attrs import field, fields, frozen
 
-from .entries import ChangedCode
+from ._value import Shown, Value
 from .errors import DefinitionError
+
+if TYPE_CHECKING:
+    from .entries import ChangedCode
 
 if TYPE_CHECKING:
     from .protocols import Journal
@@ -46,8 +49,8 @@ def _dollars(value: Decimal | float | str | None) -> Decimal | None:
     return None if value is None else Decimal(str(value))
 
 
-@frozen
-class Budget:
+@frozen(eq=False, repr=False)
+class Budget(Value):
     """What model calls may use at most. None is no limit.
 
     Attributes:
@@ -67,8 +70,8 @@ class Budget:
             raise DefinitionError(f"a budget can't be negative: {', '.join(negative)}")
 
 
-@frozen
-class RunOptions:
+@frozen(eq=False, repr=False)
+class RunOptions(Value):
     """Options of one execution; None leaves a thing to the caller's run or to the settings.
 
     *timeout* is in seconds from the moment the run is asked for. *correlation_id* ties a run to
@@ -88,8 +91,8 @@ class RunOptions:
     changed_code: ChangedCode | None = None
 
 
-@frozen
-class StepOptions:
+@frozen(eq=False, repr=False)
+class StepOptions(Value):
     """Options of a step. *timeout* (seconds) bounds each attempt, *max_concurrency* this process."""
 
     attempts: int = 1
@@ -121,8 +124,8 @@ class Options(TypedDict, total=False):
     cache: bool | timedelta | Callable[..., object]
 
 
-@frozen(eq=False)
-class Spec:
+@frozen(eq=False, repr=False)
+class Spec(Shown):
     """The recipe on a decorated function: what it is, its name and its options.
 
     *fn* is the function as it was written. *plain* says that a call of the step needs nothing but a record.

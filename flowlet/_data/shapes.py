@@ -11,20 +11,21 @@ from typing import Any, Union, get_args
 
 from attrs import field, frozen
 
+from .._value import Shown
 from .scalars import Scalar, kind_of
 
 _KINDS = ("null", "boolean", "integer", "number", "string", "array", "object")
 
 
-@frozen(eq=False)
-class Anything:
+@frozen(eq=False, repr=False)
+class Anything(Shown):
     """A hint that allows any value; *unresolved* is the text of one that could not be resolved."""
 
     unresolved: str = ""
 
 
-@frozen(eq=False)
-class Opaque:
+@frozen(eq=False, repr=False)
+class Opaque(Shown):
     """A hint that is no data, such as a callable or a client; *accepts* tells what can be told of a value."""
 
     name: str
@@ -32,8 +33,8 @@ class Opaque:
     cls: type | None = None
 
 
-@frozen(eq=False)
-class Choice:
+@frozen(eq=False, repr=False)
+class Choice(Shown):
     """One of a few values, as *(json, python)* pairs: an Enum or a Literal."""
 
     name: str
@@ -41,8 +42,8 @@ class Choice:
     doc: str | None = None
 
 
-@frozen(eq=False)
-class Items:
+@frozen(eq=False, repr=False)
+class Items(Shown):
     """Any number of values: a list, a variadic tuple, a set. *types* are accepted, *make* is what is read."""
 
     types: tuple[type, ...]
@@ -51,15 +52,15 @@ class Items:
     item: Shape
 
 
-@frozen(eq=False)
-class Places:
+@frozen(eq=False, repr=False)
+class Places(Shown):
     """A tuple with a shape for each place."""
 
     items: tuple[Shape, ...]
 
 
-@frozen(eq=False)
-class Table:
+@frozen(eq=False, repr=False)
+class Table(Shown):
     """A mapping; JSON writes its keys as text."""
 
     types: tuple[type, ...]
@@ -68,8 +69,8 @@ class Table:
     value: Shape
 
 
-@frozen(eq=False)
-class Field:
+@frozen(eq=False, repr=False)
+class Field(Shown):
     """A field of a Record: *name* in Python, *key* in JSON and for the constructor."""
 
     name: str
@@ -78,8 +79,8 @@ class Field:
     required: bool
 
 
-@frozen(eq=False, slots=False)
-class Record:
+@frozen(eq=False, repr=False, slots=False)
+class Record(Shown):
     """A class with named fields: attrs, dataclass, NamedTuple or TypedDict (*is_dict*)."""
 
     cls: Any
@@ -108,16 +109,16 @@ class Record:
         return {found.key: found for found in self.fields}
 
 
-@frozen(eq=False)
-class Described:
+@frozen(eq=False, repr=False)
+class Described(Shown):
     """A shape with a description, from ``Annotated[T, "..."]``."""
 
     shape: Shape
     text: str
 
 
-@frozen(eq=False, slots=False)
-class Alias:
+@frozen(eq=False, repr=False, slots=False)
+class Alias(Shown):
     """A ``type X = ...`` alias, which may be recursive."""
 
     hint: Any
@@ -129,8 +130,8 @@ class Alias:
         return self.find()
 
 
-@frozen(eq=False)
-class Tag:
+@frozen(eq=False, repr=False)
+class Tag(Shown):
     """How the object-like members of a union are told apart: by the value of *key*.
 
     *own* says that the classes have that field themselves, as a Literal.
@@ -145,8 +146,8 @@ class Tag:
         return next(name for name, found in self.names.items() if found is record)
 
 
-@frozen(eq=False, slots=False)
-class OneOf:
+@frozen(eq=False, repr=False, slots=False)
+class OneOf(Shown):
     """A union of shapes."""
 
     parts: tuple[Shape, ...]
