@@ -13,7 +13,7 @@ from ._outside import from_outside
 from ._suggest import nearest
 from .context import current, describe
 from .errors import DefinitionError, PluginError
-from .events import PluginFailed
+from .events import PluginFailed, RunInfo
 from .settings import process
 
 __all__ = ["Found", "Plugins", "find", "installed", "register", "tell", "unknown"]
@@ -93,10 +93,11 @@ class Plugins:
         raise PluginError(message) from cause
 
 
-def tell(plugin: Plugin, error: str) -> None:
-    """Tell that *plugin* failed, in the run around this place."""
+def tell(plugin: Plugin, error: str, info: RunInfo | None = None) -> None:
+    """Tell that *plugin* failed, in the run of *info* or around this place."""
     frame = current.get()
-    info = None if frame is None or frame.run is None else frame.run.info
+    if info is None and frame is not None and frame.run is not None:
+        info = frame.run.info
     told = f"{plugin.kind} {plugin.name}"
     process.notice(PluginFailed(info, time.time(), told, error, plugin.distribution, plugin.version))
 

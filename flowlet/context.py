@@ -136,6 +136,7 @@ class RunRecord:
         "open_children",
         "origin",
         "parent",
+        "plugins",
         "port",
         "result",
         "scope",
@@ -180,6 +181,7 @@ class RunRecord:
         self.launched = False
         self.limit: Any = None
         self.meter: Any = None
+        self.plugins: Any = None
         settings = process.settings
         self.observers = process.observers
         self.depth: int = 0 if parent is None else parent.depth + 1

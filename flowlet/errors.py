@@ -62,6 +62,7 @@ __all__ = [
     "WorkflowTimeout",
     "attribute",
     "failure_of",
+    "note",
 ]
 
 _MARK = "__flowlet_failure__"
@@ -321,9 +322,16 @@ def attribute(exc: BaseException, failure: Failure) -> None:
     old = failure_of(exc)
     notes = exc.__dict__.get("__notes__", ())
     if old is not None:
-        notes = [note for note in notes if note != old.note()]
+        exc.__dict__["__notes__"] = [note for note in notes if note != old.note()]
     exc.__dict__[_MARK] = failure  # not setattr: the exception may forbid it
-    exc.__dict__["__notes__"] = [*notes, failure.note()]
+    note(exc, failure.note())
+
+
+def note(exc: BaseException, text: str) -> None:
+    """Add a note to *exc*, once; it may forbid that its attributes are set."""
+    notes = exc.__dict__.get("__notes__", ())
+    if text not in notes:
+        exc.__dict__["__notes__"] = [*notes, text]
 
 
 def failure_of(exc: BaseException) -> Failure | None:

@@ -1,17 +1,30 @@
-"""Steps and middleware by name, of your own and of installed packages."""
+"""Steps by name, of your own and of installed packages."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
+from attrs import evolve
+
+from ._engine import _lifetimes
+from ._engine._failures import awaited
+from ._engine._isolation import Blame
+from ._engine._options import check_inputs, check_result
+from ._entry_points import Plugin
 from ._functions import build
 from ._plugins import Found, find, register, unknown
-from .errors import DefinitionError, PluginError
+from .errors import DefinitionError, InputError, PluginError
 from .settings import process
 from .specs import Spec, is_async, spec_of
 
 __all__ = ["get_step", "register_step"]
+
+_LIFETIMES = ("run", "process")
 
 
 class Steps:
@@ -22,19 +35,18 @@ class Steps:
 
 
 def register_step(name: str, fn_or_plugin: Callable[..., Any]) -> None:
-    """Make a function known as the step *name*, for ``get_step`` and ``use:`` in YAML.
+    """Make a function, or a ``StepPlugin``, known as the step *name*, for ``get_step`` and for YAML.
+
+    Of a class of plugins each run makes its own one; an object is shared by all runs.
 
     Raises:
-        DefinitionError: it can't be called, or *name* can't be a name.
+        DefinitionError: it can't be a step, or *name* can't be a name.
     """
-    if not callable(fn_or_plugin):
-        raise DefinitionError(f"step {name!r} takes a function, not {type(fn_or_plugin).__name__}")
-    register("step", name, fn_or_plugin, _place(fn_or_plugin))
-
-
-def _place(value: object) -> str:
-    qualname = getattr(value, "__qualname__", type(value).__qualname__)
-    return f"{getattr(value, '__module__', None)}:{qualname}"
+    reason = _no_step(fn_or_plugin)
+    if reason is not None:
+        raise DefinitionError(f"register_step({name!r}, ...): {reason}")
+    module, place = getattr(fn_or_plugin, "__module__", ""), getattr(fn_or_plugin, "__qualname__", None)
+    register("step", name, fn_or_plugin, f"{module}:{place or type(fn_or_plugin).__qualname__}")
 
 
 def get_step(name: str) -> Callable[..., Any]:
@@ -49,15 +61,88 @@ def get_step(name: str) -> Callable[..., Any]:
     made = process.of(Steps).made
     known = made.get(name)
     if known is None or known[0] is not found:
-        known = made[name] = found, _step_of(found)
+        reason = _no_step(found.value)
+        if reason is not None:
+            raise PluginError(f"{found.plugin} can't be used: {reason}")
+        known = made[name] = found, cast("Callable[..., Any]", build(_spec(found)))
     return known[1]
 
 
-def _step_of(found: Found) -> Callable[..., Any]:
-    fn = found.value
-    if not callable(fn):
-        raise PluginError(f"{found.plugin} is no function but {type(fn).__name__}")
-    spec = spec_of(fn)
+def _no_step(value: Any) -> str | None:
+    """Say why *value* can't be a step, and what can."""
+    if not callable(value):
+        return f"expected a function or a StepPlugin, found {type(value).__name__}"
+    if not _is_plugin(value):
+        return None
+    missing = [name for name in ("open", "close") if not callable(getattr(value, name, None))]
+    if missing:
+        instead = "; register an object of it, or a function, where nothing is to be opened"
+        return f"{_name(value)} has no {' and no '.join(missing)}{instead}"
+    lifetime = getattr(value, "lifetime", "run")
+    if lifetime not in _LIFETIMES:
+        return f'{_name(value)}.lifetime is {lifetime!r}, expected "run" or "process"'
+    return None
+
+
+def _is_plugin(value: Any) -> bool:
+    """Whether *value* is to be opened and closed: a class whose objects can be called, or such an object."""
+    if isinstance(value, type):
+        return any("__call__" in vars(cls) for cls in value.__mro__)
+    return not inspect.isroutine(value) and (hasattr(value, "open") or hasattr(value, "close"))
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "__qualname__", type(value).__qualname__))
+
+
+def _spec(found: Found) -> Spec:
+    """The recipe of the step that a plugin is; one that is a step already keeps its options."""
+    value, name = found.value, found.plugin.name
+    spec = spec_of(value)
     if spec is not None and spec.kind == "step":
-        return fn
-    return cast("Callable[..., Any]", build(Spec("step", fn, found.plugin.name, is_async(fn))))
+        return evolve(spec, name=name, fn=_guarded(found.plugin, spec.fn, spec.fn))
+    if not _is_plugin(value):
+        return Spec("step", _guarded(found.plugin, value, value), name, is_async(value))
+    is_class = isinstance(value, type)
+    make = value if is_class else lambda: value
+    recipe = _lifetimes.Recipe(found.plugin, make, getattr(value, "lifetime", "run"))
+    written = value.__call__
+    use = partial(_lifetimes.ause if is_async(written) else _lifetimes.use, recipe)
+    return Spec("step", _guarded(found.plugin, written, use, skipped=is_class), name, is_async(written))
+
+
+def _guarded(
+    plugin: Plugin, written: Callable[..., Any], use: Callable[..., Any], skipped: int = 0
+) -> Callable[..., Any]:
+    """Make the function that *written* is, which calls *use*, holds it to its hints and blames *plugin*.
+
+    *skipped* counts the first parameters of *written* that no caller gives: ``self``.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        check_inputs(call, args, kwargs)
+        with Blame(plugin):
+            return _fitting(plugin, call, awaited(use(*args, **kwargs), plugin.name))
+
+    async def acall(*args: Any, **kwargs: Any) -> Any:
+        check_inputs(acall, args, kwargs)
+        with Blame(plugin):
+            return _fitting(plugin, acall, await use(*args, **kwargs))
+
+    made: Any = functools.wraps(written)(acall if is_async(written) else call)
+    made.__name__ = made.__qualname__ = plugin.name
+    with suppress(ValueError):  # some builtins have none
+        signature = inspect.signature(written)
+        made.__signature__ = signature.replace(parameters=list(signature.parameters.values())[skipped:])
+    return cast("Callable[..., Any]", made)
+
+
+def _fitting(plugin: Plugin, fn: Callable[..., Any], result: Any) -> Any:
+    """Give *result*, if the hint of *fn* allows it."""
+    try:
+        check_result(fn, result)
+    except InputError as exc:
+        raise PluginError(
+            f"{plugin} returned what its hint does not allow: {'; '.join(exc.faults)}"
+        ) from None
+    return result

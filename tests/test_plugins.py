@@ -118,7 +118,7 @@ def test_names_are_checked(name: object) -> None:
 
 def test_what_can_not_be_called_is_no_step() -> None:
     """Said when it is registered."""
-    with pytest.raises(DefinitionError, match="takes a function, not str"):
+    with pytest.raises(DefinitionError, match="expected a function or a StepPlugin, found str"):
         register_step("brew", "brew")  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ from ..context import RunRecord
 from ..events import RunsCancelledAtExit
 from ..settings import process
 from ._crossing import SETTLE
+from ._lifetimes import close_rest
 from ._runs import cancel
 from ._runtimes import Runtimes
 from ._threads import Latch
@@ -46,6 +47,7 @@ def say_farewell() -> None:
         if runs:
             process.notice(RunsCancelledAtExit(tuple(run.info for run in runs), time.time()))
             _end(runs)
+        close_rest()
         _close_loops()
     except KeyboardInterrupt:  # whoever presses it now waits for nothing more
         return
