@@ -1,0 +1,93 @@
+"""The entries of a run as a chain: each is sealed on the one before it, and the run's row tells the last seal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from attrs import fields, frozen
+
+from ..entries import Entry, JournalledRun
+from ._faults import damaged
+from ._lines import grown
+from ._sealed import data, facts, packed, proven, seal
+
+__all__ = ["Chain", "Link", "read"]
+
+_DEFAULTS = tuple((a.name, a.default) for a in fields(Entry) if a.name != "run_id")
+
+Link = tuple[bytes, int, bytes, bytes]
+"""A row: the run, the number of the entry in it, its seal, and its body."""
+
+
+@frozen
+class Chain:
+    """A run that is the journal's *number*-th, None before its first entry, and the *last* seal of its entries."""
+
+    run: JournalledRun | None
+    number: int
+    last: bytes
+
+    @staticmethod
+    def new(run_id: str, number: int) -> Chain:
+        """Begin a chain."""
+        return Chain(None, number, _ground(run_id))
+
+    @staticmethod
+    def of(run_id: str, row: dict[str, Any]) -> Chain:
+        """Make it from the row of its run."""
+        last, number = bytes.fromhex(row.pop("last")), row.pop("number")
+        return Chain(JournalledRun(run_id, **row), number, last)
+
+    def row(self) -> dict[str, object]:
+        """Tell the row of its run."""
+        run = self.run
+        assert run is not None, "a chain is kept once it has an entry"
+        return {
+            "workflow": run.workflow,
+            "state": run.state,
+            "started": run.started,
+            "ended": run.ended,
+            "entries": run.entries,
+            "number": self.number,
+            "last": self.last.hex(),
+        }
+
+    def with_entry(self, entry: Entry) -> tuple[Chain, Link]:
+        """Add *entry*; tell the longer chain, and the row.
+
+        Raises:
+            JournalError: *entry* is about a call, and nothing is known of its run.
+        """
+        run, body = grown(self.run, entry), _packed(entry)
+        last = seal(self.last, body)
+        return Chain(run, self.number, last), (data(entry.run_id), run.entries, last, body)
+
+
+def read(
+    path: Path, run_id: str, chain: Chain | None, links: Iterable[tuple[Any, Any, Any]]
+) -> tuple[Entry, ...]:
+    """Make the entries of a run from the number, seal and body of each.
+
+    Raises:
+        JournalError: one has changed, is lost, or is another's.
+    """
+    entries, last = list[Entry](), _ground(run_id)
+    for number, found, body in links:
+        if number != len(entries) + 1 or not proven(body, last, found):
+            raise damaged(path, f"entry {len(entries) + 1} of run {run_id!r}")
+        entries.append(Entry(run_id, **facts(body)))
+        last = found
+    known = 0 if chain is None or chain.run is None else chain.run.entries
+    if len(entries) != known or (chain is not None and chain.last != last):
+        raise damaged(path, f"run {run_id!r} (it has {len(entries)} entries, and should have {known})")
+    return tuple(entries)
+
+
+def _ground(run_id: str) -> bytes:
+    return seal(b"entries", data(run_id))
+
+
+def _packed(entry: Entry) -> bytes:
+    return packed({name: value for name, default in _DEFAULTS if (value := getattr(entry, name)) != default})

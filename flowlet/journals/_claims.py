@@ -1,0 +1,105 @@
+"""Which process executes which run: one locked byte for each, in a file beside the journal.
+
+The system gives a byte free when its process ends, whatever ends it, so nothing expires and no clock is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+
+from ..settings import process
+from ._locks import PLACES, holder, lock, unlock
+from ._sealed import data
+
+__all__ = ["Claims"]
+
+_OWN = "this process"
+
+
+class Claims:
+    """The runs of one journal that this process has claimed. Its threads share them; a forked child has none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._places: set[int] = set()
+        self._held: int | None = None
+
+    @staticmethod
+    def of(journal: Path) -> Claims:
+        """The one of this process for *journal*: a second would give the locks of the first away."""
+        known = process.of(_Known).by_path
+        path = journal.with_name(f"{journal.name}-claims")
+        with process.lock:
+            return known.setdefault(path, Claims(path))
+
+    def take(self, run_id: str) -> str | None:
+        """Claim a run; None is success, else it is who has it.
+
+        Raises:
+            OSError: the file can't be opened, or the system has no locks for it.
+        """
+        place = _place(run_id)
+        with self._lock, self._file(os.O_CREAT) as file:
+            if place in self._places:
+                return _OWN
+            if not lock(file, place):
+                return _process(holder(file, place))
+            self._places.add(place)
+            return None
+
+    def release(self, run_id: str) -> None:
+        """Give a run back, if it is this process's."""
+        place = _place(run_id)
+        with self._lock, self._file() as file:
+            if place in self._places:
+                self._places.discard(place)
+                unlock(file, place)
+
+    def owners(self, run_ids: Iterable[str]) -> dict[str, str]:
+        """Tell who has each of those runs that somebody has."""
+        with self._lock:
+            try:
+                with self._file() as file:
+                    return dict(self._owners(file, run_ids))
+            except FileNotFoundError:
+                return {}  # nobody ever claimed a run
+
+    def _owners(self, file: int, run_ids: Iterable[str]) -> Generator[tuple[str, str]]:
+        others = holder(file, 0, 0) is not None
+        for run_id in run_ids if others or self._places else ():
+            place = _place(run_id)
+            if place in self._places:
+                yield run_id, _OWN
+            elif others and (found := holder(file, place)) is not None:
+                yield run_id, _process(found)
+
+    @contextmanager
+    def _file(self, create: int = 0) -> Generator[int]:
+        """The one descriptor, which stays open while there are claims: closing it gives them all back."""
+        if self._held is None:
+            self._held = os.open(self._path, os.O_RDWR | create, 0o666)
+        try:
+            yield self._held
+        finally:
+            if not self._places:
+                os.close(self._held)
+                self._held = None
+
+
+class _Known:
+    def __init__(self) -> None:
+        self.by_path: dict[Path, Claims] = {}
+
+
+def _place(run_id: str) -> int:
+    return int.from_bytes(blake2b(data(run_id), digest_size=8).digest()) % PLACES
+
+
+def _process(number: int | None) -> str:
+    return f"process {number}" if number else "another process"

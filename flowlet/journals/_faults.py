@@ -1,0 +1,65 @@
+"""What SQLite and the system say is wrong with a journal, told as one clear error."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import JournalError
+
+__all__ = ["BUSY", "damaged", "fault", "told"]
+
+BUSY = 5.0
+"""Seconds to wait for a lock that another process holds."""
+
+_WAYS: dict[int, tuple[str, str]] = {
+    sqlite3.SQLITE_FULL: ("the disk is full", "make room, then resume the run"),
+    sqlite3.SQLITE_IOERR: ("the disk fails", "check the disk, then resume the run"),
+    sqlite3.SQLITE_READONLY: (
+        "it can't be written",
+        "make the file and its directory writable for this user, then resume the run",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "it can't be opened",
+        "make the file and its directory readable and writable for this user: SQLite keeps two files beside it",
+    ),
+    sqlite3.SQLITE_PERM: ("it can't be opened", "give this user the right to read and write it"),
+    sqlite3.SQLITE_BUSY: (
+        f"another process has held it locked for {BUSY:g} s",
+        "end what holds it (a backup, a shell of sqlite3), then resume the run",
+    ),
+    sqlite3.SQLITE_NOTADB: (
+        "it is not a journal, or its beginning is damaged",
+        "name another file, or restore this one from a copy",
+    ),
+}
+_DAMAGED = "it is damaged", "restore it from a copy, or move it away to begin a new one"
+
+
+def fault(path: Path, found: str, do: str) -> JournalError:
+    """Make the error that says what was *found* at *path* and what to *do* about it."""
+    return JournalError(f"journal {path}: {found}; {do}")
+
+
+def damaged(path: Path, what: str) -> JournalError:
+    """Make the error for something in the file that is not as it was written."""
+    return fault(path, f"{what} is damaged", "restore the file from a copy, or let go of what is damaged")
+
+
+@contextmanager
+def told(path: Path) -> Generator[None]:
+    """Turn what sqlite3 and the system raise into a JournalError.
+
+    Raises:
+        JournalError: something went wrong with the journal at *path*.
+    """
+    try:
+        yield
+    except sqlite3.Error as exc:
+        code: int | None = getattr(exc, "sqlite_errorcode", None)
+        found, do = _DAMAGED if code is None else _WAYS.get(code & 0xFF, _DAMAGED)
+        raise fault(path, f"{found} ({exc})", do) from exc
+    except OSError as exc:
+        raise fault(path, f"{exc.strerror or exc}", "mend that, then resume the run") from exc

@@ -1,0 +1,111 @@
+"""The one connection to a journal's file: opened when it is needed, closed after a fault and before a fork."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+from weakref import WeakSet
+
+from ..settings import process
+from ._faults import fault, told
+from ._opening import connect, create
+
+__all__ = ["JournalFile"]
+
+_files: WeakSet[JournalFile] = WeakSet()
+_kept: list[JournalFile] = []
+
+
+class JournalFile:
+    """The database at *path*, for one thread at a time. Whoever comes next after a fault opens it again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
+        with process.lock:
+            _files.add(self)
+
+    @contextmanager
+    def transaction(self, kind: Literal["IMMEDIATE", "DEFERRED"]) -> Generator[sqlite3.Connection]:
+        """Do all that is done with the connection, or nothing of it.
+
+        Raises:
+            JournalError: something went wrong with the file.
+        """
+        with self.lock, told(self.path):
+            db = self._opened()
+            try:
+                db.execute(f"BEGIN {kind}")
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                self.shut()  # which takes back what was half done
+                raise
+
+    def close(self) -> None:
+        """Close the connection, when nobody uses it any more."""
+        with self.lock:
+            self.shut()
+
+    def shut(self) -> None:
+        """Close the connection. The caller has the lock."""
+        db, self._db = self._db, None
+        if db is not None:
+            with suppress(sqlite3.Error):  # what it could tell was told by the call that failed
+                db.close()
+
+    def __del__(self) -> None:
+        self.shut()
+
+    def _opened(self) -> sqlite3.Connection:
+        """Give the connection, if it is still one to the file of that name."""
+        try:
+            found = os.stat(self.path)  # noqa: PTH116 -- asked with every write
+        except FileNotFoundError:
+            return self._created()
+        inode = found.st_dev, found.st_ino
+        if self._db is None or inode != self._inode:
+            self.shut()
+            if not found.st_size:
+                raise fault(self.path, "it is empty, so it has lost what it held", "restore or remove it")
+            self._db = connect(self.path)
+            self._inode = inode
+        return self._db
+
+    def _created(self) -> sqlite3.Connection:
+        self.shut()
+        if self._inode is not None:
+            raise fault(self.path, "it has vanished", "put it back, or start anew to begin another")
+        create(self.path)
+        return self._opened()
+
+
+def _before_fork() -> None:
+    with process.lock:
+        _kept[:] = _files
+    for file in _kept:
+        file.lock.acquire()
+        file.shut()
+
+
+def _after_fork() -> None:
+    for file in _kept:
+        file.lock.release()
+    _kept.clear()
+
+
+def _at_end() -> None:
+    for file in list(_files):
+        file.close()
+
+
+process.at_end(_at_end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,86 @@
+"""A journal in memory, for tests: it ends with the process, and only its threads can share it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from attrs import evolve
+
+from ..entries import Entry, JournalledRun
+from ._lines import grown
+
+__all__ = ["MemoryJournal"]
+
+
+class MemoryJournal:
+    """Keeps runs until the process ends; what it can do is what :class:`~flowlet.protocols.Journal` says."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, JournalledRun] = {}
+        self._entries: dict[str, list[Entry]] = {}
+        self._claimed: set[str] = set()
+        self._cache: dict[str, tuple[str, float | None]] = {}
+
+    def append(self, entries: Sequence[Entry], /) -> None:
+        """Add *entries*, all or none.
+
+        Raises:
+            JournalError: the first entry of a run is not about the run itself.
+        """
+        with self._lock:
+            runs = dict[str, JournalledRun]()
+            for entry in entries:
+                known = runs.get(entry.run_id) or self._runs.get(entry.run_id)
+                runs[entry.run_id] = grown(known, entry)
+            self._runs |= runs
+            for entry in entries:
+                self._entries.setdefault(entry.run_id, []).append(entry)
+
+    def read(self, run_id: str, /) -> Sequence[Entry]:
+        """Tell all entries of a run in their order."""
+        with self._lock:
+            return tuple(self._entries.get(run_id, ()))
+
+    def runs(self) -> Sequence[JournalledRun]:
+        """Tell the runs, the newest first."""
+        with self._lock:
+            runs = reversed(self._runs.values())
+            return tuple(evolve(run, owner=self._owner(run.run_id)) for run in runs)
+
+    def _owner(self, run_id: str) -> str | None:
+        return "this process" if run_id in self._claimed else None
+
+    def claim(self, run_id: str, /) -> str | None:
+        """Take a run; None is success, else it is text that says who has it."""
+        with self._lock:
+            owner = self._owner(run_id)
+            self._claimed.add(run_id)
+            return owner
+
+    def release(self, run_id: str, /) -> None:
+        """Give a run back."""
+        with self._lock:
+            self._claimed.discard(run_id)
+
+    def forget(self, run_ids: Sequence[str], /) -> None:
+        """Drop runs with all their entries."""
+        with self._lock:
+            for run_id in run_ids:
+                self._runs.pop(run_id, None)
+                self._entries.pop(run_id, None)
+
+    def kept(self, key: str, now: float, /) -> str | None:
+        """Tell the cached value of *key*, unless it has expired."""
+        with self._lock:
+            value, expires = self._cache.get(key, (None, None))
+        return None if expires is not None and expires <= now else value
+
+    def keep(self, key: str, value: str, expires: float | None, /) -> None:
+        """Cache *value* until *expires*, or for good."""
+        with self._lock:
+            self._cache[key] = value, expires
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""

@@ -1,0 +1,170 @@
+"""A journal in one file of SQLite, which survives its process and can be shared with others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from sqlite3 import Connection
+
+from attrs import evolve
+
+from ..entries import Entry, JournalledRun
+from ._chain import Chain, Link, read
+from ._claims import Claims
+from ._faults import damaged, told
+from ._file import JournalFile
+from ._sealed import data
+from ._table import Table
+
+__all__ = ["SQLiteJournal"]
+
+_ALL = "runs"
+
+
+class SQLiteJournal:
+    """Keeps runs in the file *path*, which is made when it is first needed.
+
+    What :meth:`append` has taken survives a kill of the process, at any moment; a loss of power may cost the
+    last moments, never more. Other processes may use the same file, on the same machine. What has changed
+    since it was written, is cut off or lost is found when it is read, and an error. All that goes wrong is a
+    ``JournalError``; when the fault has passed, the same call works.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path).expanduser().resolve()
+        self._file = JournalFile(self.path)
+        self._runs = Table(self.path, "runs", "run")
+        self._cache = Table(self.path, "cache", "the cached value of")
+        self._counts = Table(self.path, "counts", "the number of")
+
+    def __repr__(self) -> str:
+        return f"SQLiteJournal({str(self.path)!r})"
+
+    def append(self, entries: Sequence[Entry], /) -> None:
+        """Add *entries*, all or none; when this returns they survive a kill of the process.
+
+        Raises:
+            JournalError: they could not be written, or the first entry of a run is not about the run.
+        """
+        chains: dict[str, Chain] = {}
+        links: list[Link] = []
+        with self._file.transaction("IMMEDIATE") as db:
+            for entry in entries:
+                chain = (
+                    chains.get(entry.run_id) or self._chain(db, entry.run_id) or self._new(db, entry.run_id)
+                )
+                chains[entry.run_id], link = chain.with_entry(entry)
+                links.append(link)
+            db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", links)
+            for run_id, chain in chains.items():
+                self._runs.put(db, run_id, chain.row())
+
+    def read(self, run_id: str, /) -> Sequence[Entry]:
+        """Tell all entries of a run in their order; nothing for a run that is not known.
+
+        Raises:
+            JournalError: they can't be read, or are not as they were written.
+        """
+        name = data(run_id)
+        with self._file.transaction("DEFERRED") as db:
+            chain = self._chain(db, run_id)
+            links = db.execute(
+                "SELECT number, digest, body FROM entries WHERE run = ? ORDER BY number", (name,)
+            ).fetchall()
+        return read(self.path, run_id, chain, links)
+
+    def runs(self) -> Sequence[JournalledRun]:
+        """Tell the runs, the newest first.
+
+        Raises:
+            JournalError: they can't be read, or are not as they were written.
+        """
+        with self._file.transaction("DEFERRED") as db:
+            rows, known, _ = self._runs.all(db), *self._counted(db)
+        if len(rows) != known:
+            raise damaged(self.path, f"the list of runs (it has {len(rows)}, and should have {known})")
+        with told(self.path):
+            owners = Claims.of(self.path).owners(rows)
+        chains = [Chain.of(run_id, row) for run_id, row in rows.items()]
+        newest = sorted(chains, key=lambda chain: chain.number, reverse=True)
+        return tuple(
+            evolve(run, owner=owners.get(run.run_id)) for chain in newest if (run := chain.run) is not None
+        )
+
+    def claim(self, run_id: str, /) -> str | None:
+        """Take a run for this process, until it gives it back or ends; None is success, else it is who has it.
+
+        Raises:
+            JournalError: the file of claims can't be used.
+        """
+        with told(self.path):
+            return Claims.of(self.path).take(run_id)
+
+    def release(self, run_id: str, /) -> None:
+        """Give a run back.
+
+        Raises:
+            JournalError: the file of claims can't be used.
+        """
+        with told(self.path):
+            Claims.of(self.path).release(run_id)
+
+    def forget(self, run_ids: Sequence[str], /) -> None:
+        """Drop runs with all their entries, damaged ones too.
+
+        Raises:
+            JournalError: the file can't be written.
+        """
+        with self._file.transaction("IMMEDIATE") as db:
+            runs, ever = self._counted(db)
+            for run_id in run_ids:
+                entries = db.execute("DELETE FROM entries WHERE run = ?", (data(run_id),)).rowcount
+                runs -= self._runs.drop(db, run_id) or entries > 0
+            self._count(db, runs, ever)
+
+    def kept(self, key: str, now: float, /) -> str | None:
+        """Tell the cached value of *key*, unless it has expired at *now*.
+
+        Raises:
+            JournalError: it can't be read, or is not as it was written.
+        """
+        with self._file.transaction("DEFERRED") as db:
+            row = self._cache.get(db, key)
+        if row is None or (row["expires"] is not None and row["expires"] <= now):
+            return None
+        value: str = row["value"]
+        return value
+
+    def keep(self, key: str, value: str, expires: float | None, /) -> None:
+        """Cache *value* under *key* until *expires*, or for good.
+
+        Raises:
+            JournalError: it can't be written.
+        """
+        with self._file.transaction("IMMEDIATE") as db:
+            self._cache.put(db, key, {"value": value, "expires": expires})
+
+    def close(self) -> None:
+        """Close the file; a later call opens it again. Claims stay."""
+        self._file.close()
+
+    def _chain(self, db: Connection, run_id: str) -> Chain | None:
+        row = self._runs.get(db, run_id)
+        return None if row is None else Chain.of(run_id, row)
+
+    def _new(self, db: Connection, run_id: str) -> Chain:
+        """Begin a run; one that has entries already has lost its row."""
+        if db.execute("SELECT 1 FROM entries WHERE run = ? LIMIT 1", (data(run_id),)).fetchone():
+            raise damaged(self.path, f"run {run_id!r} (it has entries, and is not among the runs)")
+        runs, ever = self._counted(db)
+        self._count(db, runs + 1, ever + 1)
+        return Chain.new(run_id, ever + 1)
+
+    def _counted(self, db: Connection) -> tuple[int, int]:
+        """Tell how many runs there are, and how many there ever were."""
+        row = self._counts.get(db, _ALL) or {"runs": 0, "ever": 0}
+        return row["runs"], row["ever"]
+
+    def _count(self, db: Connection, runs: int, ever: int) -> None:
+        self._counts.put(db, _ALL, {"runs": runs, "ever": ever})

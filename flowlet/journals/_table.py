@@ -1,0 +1,66 @@
+"""Tables of sealed rows: a name, a body, and a digest that proves that the body is that name's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
+
+from attrs import frozen
+
+from ._faults import damaged
+from ._sealed import data, facts, packed, proven, seal, text
+
+__all__ = ["Table"]
+
+
+@frozen
+class Table:
+    """The table *name* of the journal at *path*, whose rows are each a *what*."""
+
+    path: Path
+    name: str
+    what: str
+
+    def ground(self, key: bytes) -> bytes:
+        """Tell what the body of *key* stands on."""
+        return seal(self.name.encode(), key)
+
+    def get(self, db: Connection, key: str) -> dict[str, Any] | None:
+        """Read the body of *key*, if there is one.
+
+        Raises:
+            JournalError: it is not as it was written.
+        """
+        name = data(key)
+        row = db.execute(self._sql("SELECT digest, body FROM {} WHERE name = ?"), (name,)).fetchone()
+        return None if row is None else self._facts(name, *row)
+
+    def all(self, db: Connection) -> dict[str, dict[str, Any]]:
+        """Read all bodies.
+
+        Raises:
+            JournalError: one is not as it was written.
+        """
+        rows = db.execute(self._sql("SELECT name, digest, body FROM {}"))
+        return {text(name): self._facts(name, found, body) for name, found, body in rows}
+
+    def put(self, db: Connection, key: str, facts: Mapping[str, object]) -> None:
+        """Write the body of *key*, in place of an older one."""
+        name, body = data(key), packed(facts)
+        row = name, seal(self.ground(name), body), body
+        db.execute(self._sql("INSERT OR REPLACE INTO {} VALUES (?, ?, ?)"), row)
+
+    def drop(self, db: Connection, key: str) -> bool:
+        """Remove the row of *key*, damaged or not; tell whether there was one."""
+        return db.execute(self._sql("DELETE FROM {} WHERE name = ?"), (data(key),)).rowcount > 0
+
+    def _sql(self, statement: str) -> str:
+        return statement.format(self.name)
+
+    def _facts(self, name: object, found: object, body: object) -> dict[str, Any]:
+        if isinstance(name, bytes) and proven(body, self.ground(name), found):
+            return facts(body)
+        shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+        raise damaged(self.path, f"{self.what} {shown!r}")
