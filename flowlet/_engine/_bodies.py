@@ -15,7 +15,6 @@ from ..settings import process
 from ._bridge import Drive, in_body
 from ._crossing import SETTLE, grace_of, park
 from ._failures import awaited
-from ._lifetimes import aclose_of, close_of
 from ._loops import Port, current_port
 from ._middleware import athrough, through, wrapping
 from ._runs import begin, cancel, close, conclude, end, expire, raise_end
@@ -47,7 +46,7 @@ def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
         current.set(previous)
         frame.run = None
     if run.plugins is not None:
-        exc = close_of(run) or exc
+        exc = run.plugins.close(run.scope) or exc
     if exc is None and run.scope.reason is None and run.deadline is None:
         end(run, "completed", result)
         close(run)
@@ -122,7 +121,7 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
         if timer is not None:
             timer.cancel()
     if run.plugins is not None and not isinstance(exc, GeneratorExit):  # which lets nothing be awaited
-        exc = await aclose_of(run) or exc
+        exc = await run.plugins.aclose(run.scope) or exc
     try:
         conclude(run, result, exc)
         raise_end(run, exc)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 import time
+from collections.abc import Callable
 from functools import partial
 
 from ..context import RunRecord
 from ..events import RunsCancelledAtExit
 from ..settings import process
 from ._crossing import SETTLE
-from ._lifetimes import close_rest
 from ._runs import cancel
 from ._runtimes import Runtimes
 from ._threads import Latch
@@ -25,6 +25,8 @@ class Background:
 
     def __init__(self) -> None:
         self._runs: set[RunRecord] = set()
+        self.closers: list[Callable[[], object]] = []
+        """Called when these runs have ended, before their loops do."""
         process.of(Watch).start()  # while the interpreter ends, no thread can be started any more
 
     def add(self, run: RunRecord) -> None:
@@ -47,7 +49,8 @@ def say_farewell() -> None:
         if runs:
             process.notice(RunsCancelledAtExit(tuple(run.info for run in runs), time.time()))
             _end(runs)
-        close_rest()
+        for close in () if background is None else background.closers:
+            close()
         _close_loops()
     except KeyboardInterrupt:  # whoever presses it now waits for nothing more
         return

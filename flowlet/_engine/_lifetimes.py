@@ -25,6 +25,7 @@ from ..events import RunInfo
 from ..settings import process
 from ..specs import is_async
 from ._crossing import SETTLE, grace_of, in_other_thread, in_thread, on_loop, park, port_at
+from ._exit import Background
 from ._failures import awaited
 from ._loops import Port, current_port, running_loop
 from ._runtimes import Runtimes
@@ -133,6 +134,27 @@ class Owner:
         if held:
             process.of(Threads).submit(Job(Context(), close_all, (held, SETTLE), bool))
 
+    def close(self, scope: Scope) -> BaseException | None:
+        """Close what is open, in this thread's time; answer a Ctrl-C that came meanwhile."""
+        try:
+            close_all(self.take(), grace_of(scope) + SETTLE)
+        except BaseException as exc:  # noqa: BLE001 -- handed on
+            return exc
+        return None
+
+    async def aclose(self, scope: Scope) -> BaseException | None:
+        """Close what is open, in this task's time; answer a cancellation that came meanwhile."""
+        held = self.take()
+        if not held:
+            return None
+        try:
+            with anyio.CancelScope(shield=True):
+                place = Frame(None, Scope(OUTSIDE))
+                await in_thread(place, close_all, (held, grace_of(scope) + SETTLE), {})
+        except BaseException as exc:  # noqa: BLE001 -- handed on
+            return exc
+        return None
+
 
 class Lifetimes:
     """Who holds plugins in this process: the process itself, and runs that go on."""
@@ -140,6 +162,12 @@ class Lifetimes:
     def __init__(self) -> None:
         self.process = Owner()
         self.runs: set[Owner] = set()
+        process.of(Background).closers.append(self.close)
+
+    def close(self) -> None:
+        """At the end of the process, close what is still open."""
+        for owner in (*self.runs, self.process):
+            close_all(owner.take(), process.settings.grace + SETTLE)
 
     def of(self, run: RunRecord) -> Owner:
         """The owner that *run* is."""
@@ -163,8 +191,8 @@ def use(recipe: Recipe, /, *args: Any, **kwargs: Any) -> Any:
     try:
         return _opened(owner.holding(recipe), frame)(*args, **kwargs)
     finally:
-        if passing:
-            close_all(owner.take(), _limit(frame.scope))
+        if passing and (came := owner.close(frame.scope)) is not None:
+            raise came
 
 
 async def ause(recipe: Recipe, /, *args: Any, **kwargs: Any) -> Any:
@@ -176,8 +204,8 @@ async def ause(recipe: Recipe, /, *args: Any, **kwargs: Any) -> Any:
         value = await _aopened(held, frame)
         return await _at(held.port, frame, value, args, kwargs)
     finally:
-        if passing:
-            await _aclose(owner, frame.scope)
+        if passing and (came := await owner.aclose(frame.scope)) is not None:
+            raise came
 
 
 def _owner(recipe: Recipe, frame: Frame) -> tuple[Owner, bool]:
@@ -271,37 +299,6 @@ async def _at(
 # --- the end -------------------------------------------------------------------------------------
 
 
-def _limit(scope: Scope) -> float:
-    """Seconds that ``close`` may take."""
-    return grace_of(scope) + SETTLE
-
-
-def close_of(run: RunRecord) -> BaseException | None:
-    """Close what *run* holds, in this thread's time; answer a Ctrl-C that came meanwhile."""
-    try:
-        close_all(run.plugins.take(), _limit(run.scope))
-    except BaseException as exc:  # noqa: BLE001 -- handed on
-        return exc
-    return None
-
-
-async def aclose_of(run: RunRecord) -> BaseException | None:
-    """Close what *run* holds, in this task's time; answer a cancellation that came meanwhile."""
-    try:
-        await _aclose(run.plugins, run.scope)
-    except BaseException as exc:  # noqa: BLE001 -- handed on
-        return exc
-    return None
-
-
-async def _aclose(owner: Owner, scope: Scope) -> None:
-    held = owner.take()
-    if held:
-        with anyio.CancelScope(shield=True):
-            job = await in_thread(Frame(None, Scope(OUTSIDE)), close_all, (held, _limit(scope)), {})
-        job.outcome()
-
-
 def close_all(held: list[_Held], limit: float) -> None:
     """Close each, whatever the others do; what comes from outside meanwhile is raised at the end."""
     came: BaseException | None = None
@@ -350,11 +347,3 @@ async def _limited(close: Callable[[], Awaitable[object]], limit: float) -> None
 
 def _failed(held: _Held, error: str) -> None:
     tell(held.recipe.plugin, error, held.owner.info)
-
-
-def close_rest() -> None:
-    """At the end of the process, close what is still open."""
-    lifetimes = process.existing(Lifetimes)
-    if lifetimes is not None:
-        for owner in (*lifetimes.runs, lifetimes.process):
-            close_all(owner.take(), process.settings.grace + SETTLE)
