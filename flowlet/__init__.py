@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .concurrency import agather, apmap, gather, pmap
+    from .declarative import load_workflow
     from .display import live, report
     from .errors import (
         BridgeError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         FlowletError,
         InputError,
         OutputError,
+        PIIRefused,
         PluginError,
         ProviderError,
         Refused,
@@ -66,6 +68,7 @@ __all__ = [
     "Message",
     "ModelCall",
     "OutputError",
+    "PIIRefused",
     "Parameters",
     "PluginError",
     "Price",
@@ -96,6 +99,7 @@ __all__ = [
     "is_workflow",
     "last_run",
     "live",
+    "load_workflow",
     "log_to",
     "pmap",
     "prompt",
@@ -113,8 +117,9 @@ __all__ = [
 
 _HOMES = {
     "concurrency": "agather apmap gather pmap",
+    "declarative": "load_workflow",
     "display": "live report",
-    "errors": "BridgeError BudgetExceeded ConfigError DefinitionError Failure FlowletError InputError OutputError PluginError ProviderError Refused ResultNotReady RunCancelled RunStopped StepTimeout Truncated WorkflowTimeout failure_of",
+    "errors": "BridgeError BudgetExceeded ConfigError DefinitionError Failure FlowletError InputError OutputError PIIRefused PluginError ProviderError Refused ResultNotReady RunCancelled RunStopped StepTimeout Truncated WorkflowTimeout failure_of",
     "llm": "LLM AsyncLLM register_provider",
     "messages": "Completion Message Parameters",
     "observers.logs": "log_to",

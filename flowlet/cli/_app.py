@@ -98,7 +98,7 @@ def run(
     For example: flowlet run flows.py:talk topic=tea --model offline
 
     Args:
-        target: module:name, or path/file.py:name.
+        target: module:name, path/file.py:name, or a workflow in YAML.
         inputs: inputs as name=value, read by the type hints; name:=value gives raw JSON.
         input: a file with a JSON object of inputs, - for standard input; name=value wins over it.
         json: write result, error and metrics as one JSON object; what steps print goes to stderr.
@@ -125,7 +125,7 @@ def list_(module: str, /, *, json: Json = False, traceback: Flag = False) -> int
     """List the workflows and steps of a module, with their signatures.
 
     Args:
-        module: a module's name, or path/file.py.
+        module: a module's name, path/file.py, or a workflow in YAML.
         json: write one JSON object.
         traceback: show the whole traceback when the module can't be imported.
     """
@@ -153,15 +153,34 @@ def usage(
 
 
 @app.command
-def check(*, json: Json = False) -> int:
-    """Check the settings, file and environment, and tell what holds and from where.
+def check(*files: Annotated[str, Parameter(metavar="FILE")], json: Json = False) -> int:
+    """Check workflows in YAML; without a file the settings, and tell what holds and from where.
 
     Args:
+        files: workflows in YAML.
         json: write one JSON object.
     """
+    if files and files != ("flowlet.yaml",):
+        from ._workflows import check_workflows
+
+        return _guarded(lambda: check_workflows(files, json), json)
     from ._check import check_settings
 
     return _guarded(lambda: check_settings(json), json)
+
+
+@app.command
+def graph(file: str, /, *, format: Literal["text", "mermaid"] = "text", json: Json = False) -> int:
+    """Draw the steps of a workflow in YAML, stage by stage.
+
+    Args:
+        file: a workflow in YAML.
+        format: a table for people, or a flow chart for Mermaid.
+        json: write one JSON object.
+    """
+    from ._workflows import draw
+
+    return _guarded(lambda: draw(file, format, json), json)
 
 
 @app.command

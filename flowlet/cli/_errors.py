@@ -66,7 +66,7 @@ def as_data(exc: BaseException) -> JsonValue:
         "type": type(cause).__name__,
         "message": process.redactor.redact(_text(cause)),
     }
-    if isinstance(exc, InputError | ConfigError):
+    if isinstance(exc, InputError | ConfigError | DefinitionError):
         data["faults"] = [process.redactor.redact(fault) for fault in exc.faults]
     if failure is not None:
         data |= {"step": failure.step, "path": list(failure.path), "attempt": failure.attempt}

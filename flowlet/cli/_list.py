@@ -10,13 +10,14 @@ from .._target import kind_of, load, runnable
 from ..messages import JsonValue
 from . import _codes
 from ._shown import hint, signature, write_json
+from ._workflows import find, is_yaml
 
 Function = Callable[..., Any]
 
 
 def list_module(place: str, as_json: bool) -> int:
     """Write what can be run in the module *place*; plain functions only where nothing is marked."""
-    found = runnable(load(place))
+    found = _found(place)
     marked = {name: fn for name, fn in found.items() if kind_of(fn) != "function"} or found
     if as_json:
         write_json({"module": place, "functions": [_as_data(n, fn) for n, fn in marked.items()]})
@@ -25,6 +26,13 @@ def list_module(place: str, as_json: bool) -> int:
     else:
         _write(marked)
     return _codes.OK
+
+
+def _found(place: str) -> dict[str, Function]:
+    if not is_yaml(place):
+        return runnable(load(place))
+    workflow = find(place)
+    return {workflow.__name__: workflow}
 
 
 def _write(found: dict[str, Function]) -> None:

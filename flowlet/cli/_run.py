@@ -16,7 +16,6 @@ from attrs import evolve, frozen
 from .._engine._handle import Run, start_handle
 from .._functions import build
 from .._signature import signature_of
-from .._target import find
 from ..errors import InputError, RecordingError, WorkflowTimeout
 from ..metrics import ExecutionMetrics
 from ..settings import process
@@ -27,6 +26,7 @@ from ._errors import as_data, exit_code, tell
 from ._inputs import read_inputs
 from ._shown import json_of, write_json, write_result
 from ._signals import AtOnce, Signals
+from ._workflows import find
 
 if TYPE_CHECKING:
     from ..messages import JsonValue

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, Literal, get_args, get_origin
 
+from .._data.words import listed
 from .._fits import fits, told
 from .._source import Fault
 from .._suggest import nearest
@@ -43,7 +44,7 @@ def _clash(left: Any, sign: str, right: Any) -> str | None:
     if any(fits(a, b) or fits(b, a) for a in members(left) for b in members(right)):
         return None
     near = nearest(str(_choices(right)[0]), map(str, _choices(left))) if _choices(right) else None
-    return f"{told(left)} can't be {told(right)}" + (f'; did you mean "{near}"?' if near else "")
+    return f"{_said(left)} is never {_said(right)}" + (f'; did you mean "{near}"?' if near else "")
 
 
 def _fit(hint: Any, kind: Any) -> bool:
@@ -57,6 +58,10 @@ def _same(left: Any, right: Any) -> bool:
 
 def _choices(hint: Any) -> tuple[Any, ...]:
     return tuple(v for member in members(hint) if get_origin(member) is Literal for v in get_args(member))
+
+
+def _said(hint: Any) -> str:
+    return listed(_choices(hint)) if get_origin(hint) is Literal else told(hint)
 
 
 def _hint(condition: Condition, hints: Hints) -> Any:

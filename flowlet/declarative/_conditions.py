@@ -143,7 +143,8 @@ def _compared(tokens: Tokens) -> Condition:
         raise tokens.misread(f"expected == in place of {sign}", token, told=False)
     if sign == "not":
         sign = f"not {tokens.expect('in')}"
-    return Operation(sign, (left, _operand(tokens)), tokens.place_of(token))
+    right = tokens.next
+    return Operation(sign, (left, _operand(tokens)), tokens.place_of(right))
 
 
 def _operand(tokens: Tokens) -> Any:

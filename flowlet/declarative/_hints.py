@@ -35,6 +35,14 @@ _GENERIC: dict[str, Any] = {
     "Optional": Optional,
     "Union": Union,
 }
+_OTHERS = {
+    "string": "str",
+    "text": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "array": "list",
+}
 _COUNTS = {"list": 1, "set": 1, "frozenset": 1, "dict": 2, "Optional": 1}
 
 
@@ -112,16 +120,15 @@ def _one(tokens: Tokens) -> Any:
     if token.text in _GENERIC:
         return _generic(tokens, token)
     if token.text not in _PLAIN:
-        raise tokens.misread(f"there is no type of that name{_meant(token.text)}", token)
+        raise tokens.misread(f"there is no type {token.text!r}; {_meant(token.text)}", token, told=False)
     return _PLAIN[token.text]
 
 
 def _meant(name: str) -> str:
-    known = [*_PLAIN, *_GENERIC, "Literal"]
-    others = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list"}
-    near = others.get(name.lower()) or nearest(name, known)
-    hint = f"; did you mean {near}?" if near else f"; expected one of {', '.join(known)}"
-    return f"{hint} A class of yours is written module:Class"
+    near = _OTHERS.get(name.lower()) or nearest(name, (*_PLAIN, *_GENERIC, "Literal"))
+    if near:
+        return f"did you mean {near}?"
+    return "expected one of Python such as str or list[int], or a class of yours as module:Class"
 
 
 def _generic(tokens: Tokens, token: Token) -> Any:
@@ -191,6 +198,7 @@ def _imported(tokens: Tokens, token: Token) -> Any:
 def told_of(exc: InputError | Unloadable) -> str:
     """Why something can't be imported, in one line."""
     if isinstance(exc, InputError):
-        return "; ".join((exc.message.replace("\n ", ""), *exc.faults))
+        more = () if "did you mean" in exc.message else exc.faults
+        return "; ".join((exc.message.replace("\n ", ""), *more))
     cause = cast("BaseException", exc.__cause__)
     return f"{exc} can't be imported: {type(cause).__name__}: {cause}"

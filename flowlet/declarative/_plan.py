@@ -39,7 +39,7 @@ class Step:
     """A step: the *function* to call, with what, when, and for each of which *items*.
 
     *function* is a step itself, of either colour, and *returns* the hint of one call. *otherwise* is the result
-    where the step is skipped.
+    where the step is skipped, *condition* what *when* was written as.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Step:
     items: Value | None
     max_concurrency: int
     after: tuple[Reference, ...]
+    condition: str = ""
 
     @property
     def references(self) -> Iterator[Reference]:

@@ -110,6 +110,7 @@ class _Reading:
             value_in(nodes["for_each"]) if "for_each" in nodes else None,
             cast("int", _plain(nodes, "max_concurrency", 32)),
             tuple(_listed(nodes["needs"])) if "needs" in nodes else (),
+            _condition_text(nodes["when"]) if "when" in nodes else "",
         )
 
     def together(self, name: str, node: Node, place: Place) -> None:
@@ -188,13 +189,13 @@ class _Reading:
             value = Constant(value.data, parameter.hint)
         return Argument(value, parameter.hint, node.place)
 
-    def condition(self, node: Node) -> Condition:
-        """A condition; one that always holds where it can't be read."""
+    def condition(self, node: Node) -> Condition | None:
+        """A condition; none where it can't be read."""
         try:
             return read_condition(node)
         except Misread as exc:
             self.faults.append(exc.fault)
-            return Constant(True)
+            return None
 
 
 async def _nothing() -> None:
@@ -217,6 +218,10 @@ def _options(nodes: Nodes) -> dict[str, Any]:
 
 def _model(nodes: Nodes) -> dict[str, Any]:
     return {"model": _plain(nodes, "model")} if "model" in nodes else {}
+
+
+def _condition_text(node: Node) -> str:
+    return node.text.strip() if node.text is not None else " ".join(_nodes(node))
 
 
 def _listed(node: Node) -> Iterator[Reference]:

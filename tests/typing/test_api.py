@@ -34,6 +34,7 @@ from flowlet import (
     is_step,
     is_workflow,
     last_run,
+    load_workflow,
     pmap,
     prompt,
     run,
@@ -304,6 +305,9 @@ translate = prompt("Translate into {language}: {text}")
 sentiment = prompt("Is this good? {text}", Literal["yes", "no"], name="sentiment")
 points = prompt("Points of {text}", list[str], inputs={"text": str}, llm=LLM(temperature=0))
 title = chain(length, "Write a title of {n} words", judge, name="title", llm=AsyncLLM())
+brief = load_workflow("brief.yaml")
+assert_type(brief, Callable[..., Coroutine[Any, Any, Any]])
+assert_type(start(brief, topic="tea"), Run[Any])
 
 
 async def templates() -> None:
