@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,19 @@ class Chain:
             "last": self.last.hex(),
         }
 
-    def with_entry(self, entry: Entry) -> tuple[Chain, Link]:
-        """Add *entry*; tell the longer chain, and the row.
+    def with_entries(self, entries: Sequence[Entry]) -> tuple[Chain, list[Link]]:
+        """Add *entries*, all of this run; tell the longer chain, and their rows.
 
         Raises:
-            JournalError: *entry* is about a call, and nothing is known of its run.
+            JournalError: the first is about a call, and nothing is known of the run.
         """
-        run, body = grown(self.run, entry), _packed(entry)
-        last = seal(self.last, body)
-        return Chain(run, self.number, last), (data(entry.run_id), run.entries, last, body)
+        run, last = grown(self.run, entries), self.last
+        name, links = data(run.run_id), list[Link]()
+        for number, entry in enumerate(entries, run.entries - len(entries) + 1):
+            body = _packed(entry)
+            last = seal(last, body)
+            links.append((name, number, last, body))
+        return Chain(run, self.number, last), links
 
 
 def read(

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from attrs import evolve
 
 from ..entries import Entry, JournalledRun
 from ..errors import JournalError
 
-__all__ = ["grown"]
+__all__ = ["by_run", "grown"]
 
 
-def grown(run: JournalledRun | None, entry: Entry) -> JournalledRun:
-    """Tell the run after *entry*, where it was *run* before: None when nothing was known of it.
+def by_run(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Sort *entries* by the run that they are about; of each their order stays."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.run_id, []).append(entry)
+    return found
+
+
+def grown(run: JournalledRun | None, entries: Sequence[Entry]) -> JournalledRun:
+    """Tell the run after *entries*, which are of one run, where it was *run* before: None when not known.
 
     Raises:
-        JournalError: *entry* is about a call, and the run is not known.
+        JournalError: the first of them is about a call, and the run is not known.
     """
     if run is None:
-        if entry.key:
-            raise JournalError(
-                f"run {entry.run_id!r} is not known here, so {entry.kind} {entry.name!r} was not added: "
-                "its first entry is about the run itself and has an empty key"
-            )
-        run = JournalledRun(entry.run_id, entry.name, entry.state, entry.at - entry.duration)
+        run = _first(entries[0])
+    for entry in entries:
+        if not entry.key:
+            ended = None if entry.state in ("pending", "running") else entry.at
+            run = evolve(run, workflow=entry.name, state=entry.state, ended=ended)
+    return evolve(run, entries=run.entries + len(entries))
+
+
+def _first(entry: Entry) -> JournalledRun:
     if entry.key:
-        return evolve(run, entries=run.entries + 1)
-    ended = None if entry.state in ("pending", "running") else entry.at
-    return evolve(run, workflow=entry.name, state=entry.state, ended=ended, entries=run.entries + 1)
+        raise JournalError(
+            f"run {entry.run_id!r} is not known here, so {entry.kind} {entry.name!r} was not added: "
+            "its first entry is about the run itself and has an empty key"
+        )
+    return JournalledRun(entry.run_id, entry.name, entry.state, entry.at - entry.duration)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from ..entries import Entry, JournalledRun
-from ._lines import grown
+from ._lines import by_run, grown
 
 __all__ = ["MemoryJournal"]
 
@@ -30,13 +30,10 @@ class MemoryJournal:
             JournalError: the first entry of a run is not about the run itself.
         """
         with self._lock:
-            runs = dict[str, JournalledRun]()
-            for entry in entries:
-                known = runs.get(entry.run_id) or self._runs.get(entry.run_id)
-                runs[entry.run_id] = grown(known, entry)
-            self._runs |= runs
-            for entry in entries:
-                self._entries.setdefault(entry.run_id, []).append(entry)
+            groups = by_run(entries)
+            self._runs |= {run_id: grown(self._runs.get(run_id), group) for run_id, group in groups.items()}
+            for run_id, group in groups.items():
+                self._entries.setdefault(run_id, []).extend(group)
 
     def read(self, run_id: str, /) -> Sequence[Entry]:
         """Tell all entries of a run in their order."""

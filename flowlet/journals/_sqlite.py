@@ -10,10 +10,11 @@ from sqlite3 import Connection
 from attrs import evolve
 
 from ..entries import Entry, JournalledRun
-from ._chain import Chain, Link, read
+from ._chain import Chain, read
 from ._claims import Claims
 from ._faults import damaged, told
 from ._file import JournalFile
+from ._lines import by_run
 from ._sealed import data
 from ._table import Table
 
@@ -47,17 +48,11 @@ class SQLiteJournal:
         Raises:
             JournalError: they could not be written, or the first entry of a run is not about the run.
         """
-        chains: dict[str, Chain] = {}
-        links: list[Link] = []
         with self._file.transaction("IMMEDIATE") as db:
-            for entry in entries:
-                chain = (
-                    chains.get(entry.run_id) or self._chain(db, entry.run_id) or self._new(db, entry.run_id)
-                )
-                chains[entry.run_id], link = chain.with_entry(entry)
-                links.append(link)
-            db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", links)
-            for run_id, chain in chains.items():
+            for run_id, group in by_run(entries).items():
+                chain = self._chain(db, run_id) or self._new(db, run_id)
+                chain, links = chain.with_entries(group)
+                db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", links)
                 self._runs.put(db, run_id, chain.row())
 
     def read(self, run_id: str, /) -> Sequence[Entry]:
