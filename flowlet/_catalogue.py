@@ -10,9 +10,11 @@ from attrs import frozen
 from ._value import Value
 
 if TYPE_CHECKING:
+    from .entries import ChangedCode
     from .messages import Parameters
+    from .pii import Guard
     from .pricing import Price
-    from .protocols import LLMProvider, Middleware, Observer
+    from .protocols import Journal, LLMProvider, Middleware, Observer
     from .specs import Backend, Budget
 
 __all__ = ["OPENAI_VARIABLES", "Budgets", "LogSettings", "OpenAISettings", "Settings"]
@@ -87,6 +89,9 @@ class Settings(Value):
         budget: limits on what model calls may use.
         log: what is logged, and how.
         openai: where the built-in provider sends requests.
+        journal: where runs are recorded, a file or a store; without it they are not.
+        changed_code: what becomes of a recorded result when the code of its step has changed since.
+        pii: what becomes of personal data in model calls.
         observers: called with every event.
         middleware: wraps the steps, model calls and runs of every run, the first one outermost.
         providers: providers by name, beside the built-in ones.
@@ -104,6 +109,9 @@ class Settings(Value):
     budget: Budgets = Budgets()
     log: LogSettings = LogSettings()
     openai: OpenAISettings = OpenAISettings()
+    journal: str | Journal | None = None
+    changed_code: ChangedCode = "error"
+    pii: Guard | None = None
     observers: tuple[Observer, ...] = ()
     middleware: tuple[Middleware, ...] = ()
     providers: Mapping[str, LLMProvider] = {}

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MethodType
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from attrs import evolve
 
@@ -18,9 +18,20 @@ from .observers import diagnose, follow
 from .settings import process
 from .specs import SPEC_ATTRIBUTE, RunOptions, Spec, StepOptions, checked_options, spec_of
 
+if TYPE_CHECKING:
+    from .protocols import Journal
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-process.follow_log = follow  # the engine and the settings know no observer
+
+def _open_journal(path: str | None) -> Journal:
+    from .journals import MemoryJournal, SQLiteJournal  # most programs need neither
+
+    return MemoryJournal() if path is None else SQLiteJournal(path)
+
+
+process.open_journal = _open_journal  # the engine and the settings know no store, and no observer
+process.follow_log = follow
 process.diagnostics = process.notices = (diagnose,)
 
 
@@ -55,10 +66,12 @@ def check_function(kind: str, fn: object) -> None:
 
 
 _ALLOWED = {
-    "step": ("name", "attempts", "retry_on", "timeout", "max_concurrency", "check"),
-    "workflow": ("name", "timeout", "tags", "backend", "model", "middleware", "budget"),
+    "step": ("name", "attempts", "retry_on", "timeout", "max_concurrency", "check", "cache"),
+    "workflow": ("name", "timeout", "tags", "backend", "model", "middleware", "budget", "journal"),
 }
-_OF_A_RUN = ("run_id", "correlation_id", "tags", "backend", "model", "middleware", "budget")
+_OF_A_RUN = (
+    "run_id", "correlation_id", "tags", "backend", "model", "middleware", "budget", "journal", "changed_code",
+)  # fmt: skip
 
 
 def with_changes(spec: Spec, changes: Mapping[str, Any], allowed: tuple[str, ...]) -> Spec:

@@ -13,10 +13,12 @@ __all__ = [
     "ADDRESS",
     "DOLLARS",
     "FUNCTIONS",
+    "JOURNAL",
     "MODEL",
     "MODEL_OF_PROVIDER",
     "MODEL_OR_DEFAULT",
     "PATH",
+    "PII_KINDS",
     "PRICE",
     "PROVIDERS",
     "SECONDS",
@@ -87,10 +89,29 @@ MODEL_OR_DEFAULT = _text(
 )
 WORD = _text("a name without spaces, in ASCII", r"[!-~]+")
 PATH = _text("the path of a file", r".*\S.*")
+JOURNAL = Rule(
+    "the path of a file, or a journal",
+    lambda value: PATH.accepts(value) if isinstance(value, str) else hasattr(value, "append"),
+    PATH.schema,
+)
 ADDRESS = _text(
     "an address such as http://localhost:8000/v1, without user or password",
     r"https?://[^\s/@?#]+([/?][^\s@]*)?",
     may_hold_key=True,  # in the environment: some servers want it there
+)
+
+
+def _are_kinds(value: object) -> bool:
+    from .pii import kinds  # not with this module, which every file of settings loads
+
+    names = value.replace(",", " ").split() if isinstance(value, str) else value
+    return isinstance(names, list | tuple) and bool(names) and set(cast("list[str]", names)) <= set(kinds())
+
+
+PII_KINDS = Rule(
+    "kinds of personal data, such as email, card (flowlet.pii.kinds() tells all)",
+    _are_kinds,
+    {"type": "string", "pattern": r"^[a-z_]+([ ,]+[a-z_]+)*$"},
 )
 TRUTH = Rule("true or false", lambda value: isinstance(value, bool), {"type": "boolean"})
 WHOLE = Rule("a whole number", _is_whole, {"type": "integer"})

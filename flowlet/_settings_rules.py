@@ -6,6 +6,7 @@ from . import _rules as rules
 from ._catalogue import OPENAI_VARIABLES, Budgets, LogSettings, OpenAISettings, Settings
 from ._sections import Section, Table
 from .messages import Parameters
+from .pii import Guard
 from .pricing import Price
 from .specs import Budget
 
@@ -56,6 +57,17 @@ SECTION = Section(
             {"base_url": rules.ADDRESS, "organization": rules.WORD, "project": rules.WORD},
             OPENAI_VARIABLES,
         ),
+        "pii": Section(
+            Guard,
+            {
+                "action": rules.one_of("mask", "refuse", "warn"),
+                "restore": rules.TRUTH,
+                "kinds": rules.PII_KINDS,
+                "detectors": rules.FUNCTIONS,
+            },
+        ),
+        "journal": rules.JOURNAL,
+        "changed_code": rules.one_of("error", "reuse", "rerun"),
         "observers": rules.FUNCTIONS,
         "middleware": rules.FUNCTIONS,
         "providers": rules.PROVIDERS,

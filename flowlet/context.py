@@ -15,7 +15,7 @@ from typing import Any
 
 from ._scope import Scope, call_all, guard
 from .events import Event, RunFinished, RunInfo, StepFinished
-from .metrics import CallRecord, ExecutionMetrics, RunState, StepMetrics, StepState, Usage
+from .metrics import CallRecord, ExecutionMetrics, Reused, RunState, StepMetrics, StepState, Usage
 from .settings import process
 from .specs import RunOptions
 
@@ -61,7 +61,7 @@ class Frame:
             return None
         while index is not None:
             step = run.steps[index]
-            if isinstance(step, ModelStepRecord):
+            if isinstance(step, FullStepRecord) and step.of_model is not None:
                 return step.of_model
             index = step.parent
         return run.model
@@ -98,14 +98,16 @@ class StepRecord(Frame):
             self.index = steps.index(self)
 
 
-class ModelStepRecord(StepRecord):
-    """A call of a step that was given a model of its own."""
+class FullStepRecord(StepRecord):
+    """A call of a step that needs more than a record: *of_model* it was given, *key* in the journal, where *reused* from."""
 
-    __slots__ = ("of_model",)
+    __slots__ = ("key", "of_model", "reused")
 
-    def __init__(self, frame: Frame, run: RunRecord, name: str, model: str) -> None:
-        super().__init__(frame, run, name)
+    def __init__(self, frame: Frame, run: RunRecord, name: str, model: str | None) -> None:
         self.of_model = model
+        self.key = ""
+        self.reused: Reused | None = None
+        super().__init__(frame, run, name)
 
 
 class RunRecord:
@@ -136,9 +138,11 @@ class RunRecord:
         "open_children",
         "origin",
         "parent",
+        "place",
         "plugins",
         "port",
         "result",
+        "reused",
         "scope",
         "simple",
         "started",
@@ -181,6 +185,8 @@ class RunRecord:
         self.launched = False
         self.limit: Any = None
         self.meter: Any = None
+        self.place: Any = None
+        self.reused: Reused | None = None
         self.plugins: Any = None
         settings = process.settings
         self.observers = process.observers
@@ -259,6 +265,7 @@ class RunRecord:
                 step.attempts,
                 step.error,
                 step.parent,
+                step.reused if isinstance(step, FullStepRecord) else None,
             )
         )
 
@@ -337,6 +344,7 @@ class RunRecord:
             parent_id=None if self.parent is None else self.parent.id,
             correlation_id=self.correlation_id,
             tags=self.tags,
+            reused=self.reused,
         )
 
     def _step_metrics(self, calls: tuple[CallRecord, ...]) -> tuple[StepMetrics, ...]:
@@ -363,6 +371,7 @@ class RunRecord:
             parent=step.parent,
             error=step.error,
             usage=usage,
+            reused=step.reused if isinstance(step, FullStepRecord) else None,
         )
 
 

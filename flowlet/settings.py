@@ -19,9 +19,11 @@ from .events import Event, PluginFailed
 
 if TYPE_CHECKING:
     from ._source import Fault
+    from .entries import ChangedCode
     from .messages import Parameters
+    from .pii import Guard
     from .pricing import Price
-    from .protocols import LLMProvider, Middleware, Observer
+    from .protocols import Journal, LLMProvider, Middleware, Observer
     from .redaction import Redactor
     from .specs import Backend
 
@@ -45,6 +47,9 @@ class Changes(TypedDict, total=False):
     budget: Budgets
     log: LogSettings
     openai: OpenAISettings
+    journal: str | Journal | None
+    changed_code: ChangedCode
+    pii: Guard
     observers: Iterable[Observer]
     middleware: Iterable[Middleware]
     providers: Mapping[str, LLMProvider]
@@ -76,6 +81,9 @@ class Process:
     logs: tuple[LogObserver, ...] = ()
     follow_log: Callable[[LogSettings], object] | None = None
     """Opens the log that the settings ask for; the layers above set it."""
+
+    open_journal: Callable[[str | None], Journal]
+    """Opens the journal at a path, or without one a journal in memory; the layers above set it."""
 
     diagnostics: tuple[Observer, ...] = ()
     """Who says what nobody may miss, where no log does; the layers above set it."""

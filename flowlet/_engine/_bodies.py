@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -34,14 +35,12 @@ def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
     exc: BaseException | None = None
     try:
         run.scope.check()
-        result = _through_runs(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
-        awaited(result, run.workflow)
-        if run.open_children:
-            _join(run)
+        if run.place is None:
+            result = _executed(run, fn, args, kwargs, frame)
+        else:
+            result = _kept().body(run, partial(_executed, run, fn, args, kwargs, frame))
     except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
         exc = caught
-        if run.open_children:
-            _stop_children(run)
     finally:
         current.set(previous)
         frame.run = None
@@ -59,6 +58,29 @@ def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
         if not run.kept:
             run.release()
     return result
+
+
+def _executed(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame
+) -> Any:
+    try:
+        result = _through_runs(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
+        awaited(result, run.workflow)
+        if run.open_children:
+            _join(run)
+    except BaseException:
+        if run.open_children:
+            _stop_children(run)
+        raise
+    return result
+
+
+@cache
+def _kept() -> ModuleType:
+    """What keeps outcomes, imported when first needed."""
+    from . import _kept
+
+    return _kept
 
 
 def _through_runs(
@@ -100,19 +122,11 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
     exc = result = None
     try:
         with limit:
-            try:
-                run.scope.check()
-                coroutine = (
-                    _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
-                )
-                result = await (coroutine if in_body() else Drive(coroutine, port))
-                awaited(result, run.workflow)
-                if run.open_children:
-                    await _ajoin(run, port)
-            except BaseException:
-                if run.open_children:
-                    await _astop_children(run, port)
-                raise
+            run.scope.check()
+            if run.place is None:
+                result = await _aexecuted(run, fn, args, kwargs, frame, port)
+            else:
+                result = await _kept().abody(run, partial(_aexecuted, run, fn, args, kwargs, frame, port))
     except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
         exc = caught
     finally:
@@ -129,6 +143,22 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
         exc = None
         if not run.kept:
             run.release()
+    return result
+
+
+async def _aexecuted(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame, port: Port
+) -> Any:
+    try:
+        coroutine = _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
+        result = await (coroutine if in_body() else Drive(coroutine, port))
+        awaited(result, run.workflow)
+        if run.open_children:
+            await _ajoin(run, port)
+    except BaseException:
+        if run.open_children:
+            await _astop_children(run, port)
+        raise
     return result
 
 

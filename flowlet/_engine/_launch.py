@@ -11,14 +11,14 @@ from typing import Any
 import anyio
 
 from ..context import Frame, RunRecord
-from ..errors import FlowletError, RunCancelled, RunStopped
+from ..errors import FlowletError, RunStopped
 from ..settings import process
 from ..specs import is_async
 from ._bodies import drive, inline
 from ._crossing import COURTESY, SETTLE, abandon, grace_of
 from ._exit import Background
 from ._loops import Port, current_port, is_cancellation, library
-from ._runs import cancel, close, end, expire
+from ._runs import cancel, close, end, end_stopped, expire
 from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
 from ._watch import Timer, Watch
@@ -119,7 +119,7 @@ class _RunJob(Job):
 
 
 def _give_up(run: RunRecord) -> None:
-    end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
+    end_stopped(run)
 
 
 def _abort(run: RunRecord) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache
 from time import perf_counter
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from .._scope import Scope
-from ..context import Frame, ModelStepRecord, RunRecord, StepRecord, current, describe
+from ..context import Frame, FullStepRecord, RunRecord, StepRecord, current, describe
 from ..errors import ProviderError, StepTimeout
 from ..events import StepRetried, StepStarted
 from ..protocols import StepCall
@@ -28,14 +28,14 @@ from ._middleware import athrough, through, wrapping
 from ._retry import Policy, Raised, aretry, retry
 from ._runtimes import port_of
 
+if TYPE_CHECKING:
+    from ._kept import Kept
+
 Function = Callable[..., Any]
 
 
-def _opened(spec: Spec, frame: Frame, run: RunRecord) -> StepRecord:
-    model = spec.run.model
-    record = (
-        StepRecord(frame, run, spec.name) if model is None else ModelStepRecord(frame, run, spec.name, model)
-    )
+def _opened(spec: Spec, frame: Frame, run: RunRecord) -> FullStepRecord:
+    record = FullStepRecord(frame, run, spec.name, spec.run.model)
     record.scope = Scope(run.id, frame.scope)
     if run.observers:
         assert record.index is not None
@@ -80,12 +80,17 @@ def in_full(
     def last(call: StepCall) -> Any:
         return _attempts(spec, fn, record, run, call.args, dict(call.kwargs))
 
-    try:
+    def wrapped() -> Any:
         wraps = wrapping(run.middleware, StepCall)
         call = StepCall(spec.name, args, kwargs, run.info)
         result = through(wraps, call, last, record, lambda: port_of(run))
-        if wraps:
-            awaited(result, spec.name)
+        return awaited(result, spec.name) if wraps else result
+
+    try:
+        if _keeps(spec, run):
+            result = _kept()(spec, fn, record, run, args, kwargs).result(wrapped)
+        else:
+            result = wrapped()
         _completed(record)
     except BaseException as exc:
         failed(record, run, exc)
@@ -156,11 +161,16 @@ async def ain_full(
             raise result.error
         return result
 
+    async def wrapped() -> Any:
+        result = await athrough(wraps, StepCall(spec.name, args, kwargs, run.info), last, record)
+        return awaited(result, spec.name) if wraps else result
+
     try:
         wraps = wrapping(run.middleware, StepCall)
-        result = await athrough(wraps, StepCall(spec.name, args, kwargs, run.info), last, record)
-        if wraps:
-            awaited(result, spec.name)
+        if _keeps(spec, run):
+            result = await _kept()(spec, original or fn, record, run, args, kwargs).aresult(wrapped)
+        else:
+            result = await wrapped()
         if isinstance(result, Raised):
             failed(record, run, result.error)
         else:
@@ -234,6 +244,18 @@ def check_inputs(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 def check_result(fn: Function, result: object) -> None:
     """Check a result against the hint of *fn*."""
     _signatures().check_result(fn, result)
+
+
+def _keeps(spec: Spec, run: RunRecord) -> bool:
+    return run.place is not None or spec.step.cache is not False
+
+
+@cache
+def _kept() -> type[Kept]:
+    """What keeps outcomes, imported when first needed."""
+    from ._kept import Kept
+
+    return Kept
 
 
 @cache

@@ -18,7 +18,7 @@ from ..events import FailureUnfetched, RunStarted
 from ..metrics import RunState
 from ..protocols import StepCall
 from ..settings import process
-from ..specs import RunOptions, bare, spec_of
+from ..specs import RunOptions, Spec, bare, spec_of
 from ._loops import in_ipython, is_cancellation, task_identity
 from ._middleware import wrapping
 from ._options import check_inputs
@@ -71,7 +71,9 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
         raise DefinitionError(
             f"child runs nest {MAX_DEPTH} deep: {_lineage(run)}; does a workflow call itself?"
         )
-    run.simple = not run.observers and steps_unwrapped(run)
+    if options.journal is not None or process.settings.journal is not None or (parent and parent.place):
+        run.place = _placed(run, fn, spec, args, kwargs, frame)
+    run.simple = not run.observers and run.place is None and steps_unwrapped(run)
     budget = options.budget or (process.settings.budget.run if parent is None else None)
     if budget is not None:
         from ._budget import Meter  # not with this module, which every program loads
@@ -83,6 +85,23 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
     else:
         parent.adopt(run)
     return run
+
+
+def _placed(
+    run: RunRecord,
+    fn: Function,
+    spec: Spec | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    frame: Frame | None,
+) -> Any:
+    """Where *run* is in a journal, its own or that of the run around it."""
+    from ._places import child_place, root_place  # imported with the first run that is journalled
+
+    body = fn if spec is None else bare(fn, spec)
+    if frame is not None and frame.run is not None and frame.run.place is not None:
+        return child_place(run, body, spec, frame, args, kwargs)
+    return None if spec is None else root_place(run, body, spec, args, kwargs)
 
 
 def steps_unwrapped(run: RunRecord) -> bool:
@@ -142,7 +161,7 @@ def conclude(run: RunRecord, result: object, exc: BaseException | None) -> None:
         elif isinstance(exc, SystemExit):
             end(run, "failed", error=exc)
         elif run.scope.reason is not None:
-            end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
+            end_stopped(run)
         elif run.deadline is not None and time.monotonic() >= run.deadline:
             expire(run)
         elif exc is None:
@@ -152,6 +171,15 @@ def conclude(run: RunRecord, result: object, exc: BaseException | None) -> None:
         else:
             end(run, "failed", error=exc)
     close(run)
+
+
+def end_stopped(run: RunRecord) -> None:
+    """End *run*, which was stopped: as cancelled, or with the fault of its journal."""
+    fault = None if run.place is None else run.place.session.fault
+    if fault is not None:
+        end(run, "failed", error=fault)
+    else:
+        end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
 
 
 def close(run: RunRecord) -> None:

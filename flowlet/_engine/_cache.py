@@ -1,0 +1,116 @@
+"""Results that are kept across runs, by code, arguments and model; of equal calls at once one is made."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from attrs import frozen
+
+from .._arguments import written
+from .._codec import from_json, to_json
+from .._fingerprint import digest, fingerprint
+from .._signature import signature_of
+from ..context import FullStepRecord, RunRecord
+from ..protocols import Journal
+from ..settings import process
+from ..specs import Spec
+from ._memo import canonical, text_of
+from ._writer import Journals
+
+
+class Flights:
+    """The calls that are being made now, by key; who wants the same waits for them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[Callable[[], object]]] = {}
+
+    def board(self, key: str, wake: Callable[[], object]) -> bool:
+        """Whether the caller is to make the call; else *wake* comes when that of another has ended."""
+        with self._lock:
+            waiting = self._waiting.setdefault(key, [])
+            if not waiting:
+                waiting.append(_nobody)
+                return True
+            waiting.append(wake)
+            return False
+
+    def land(self, key: str) -> None:
+        """End the call, and wake who waits."""
+        with self._lock:
+            waiting = self._waiting.pop(key)
+        for wake in waiting:
+            wake()
+
+
+def _nobody() -> None:
+    return
+
+
+@frozen(eq=False)
+class Slot:
+    """Where the result of one call of a step is kept; *lasts* None is for good."""
+
+    key: str
+    journal: Journal
+    name: str
+    returns: Any
+    lasts: timedelta | None
+
+    def look(self) -> str | None:
+        """The text that is kept, if there is one."""
+        return self.journal.kept(self.key, time.time())
+
+    def read(self, text: str) -> Any:
+        """The result that *text* stands for."""
+        return from_json(json.loads(text), self.returns)
+
+    def keep(self, result: object) -> None:
+        """Keep *result*.
+
+        Raises:
+            InputError: it can't be written.
+            JournalError: the store fails.
+        """
+        expires = None if self.lasts is None else time.time() + self.lasts.total_seconds()
+        self.journal.keep(
+            self.key, text_of(result, self.returns, f"the result of step {self.name!r}"), expires
+        )
+
+
+def slot_of(
+    spec: Spec,
+    fn: Callable[..., Any],
+    record: FullStepRecord,
+    run: RunRecord,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Slot | None:
+    """The slot of a call of a step; None where it is not to be cached, or Python will refuse the call.
+
+    Raises:
+        InputError: the arguments, or what the key function makes of them, can't be written.
+    """
+    rule = spec.step.cache
+    if rule is False:
+        return None
+    signature = signature_of(fn, called=True)
+    if callable(rule):
+        arguments = json.dumps(to_json(rule(*args, **kwargs)), sort_keys=True)
+    else:
+        data = written(signature, args, kwargs, exact=False)
+        if data is None:
+            return None
+        arguments = canonical(data)
+    settings = process.settings
+    model = record.model or settings.model
+    place = (fn.__module__, fn.__qualname__, fingerprint(fn), repr(signature.returns))
+    key = digest("cache", *place, model, repr(sorted(settings.models.items())), arguments)
+    lasts = rule if isinstance(rule, timedelta) else None
+    where = settings.journal if run.place is None else run.place.session.journal
+    return Slot(key, process.of(Journals).of(where).journal, spec.name, signature.returns, lasts)

@@ -1,0 +1,238 @@
+"""Calls whose outcomes are kept: known ones are taken from the journal or the cache, others are made and written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+
+from .._scope import Scope
+from ..context import OUTSIDE, Frame, FullStepRecord, RunRecord
+from ..entries import Entry
+from ..settings import process
+from ..specs import Spec
+from ._cache import Flights, Slot, slot_of
+from ._crossing import in_thread, park
+from ._loops import current_port, is_cancellation
+from ._memo import Memo, memo_of_step
+from ._retry import Raised
+from ._session import OWN
+from ._threads import Latch
+
+Function = Callable[..., Any]
+
+
+# --- steps ---------------------------------------------------------------------------------------
+
+
+class Kept:
+    """A call of a step, with its memo in the journal and its slot in the cache, where it has them."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        fn: Function,
+        record: FullStepRecord,
+        run: RunRecord,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self._run = run
+        self._record = record
+        self._memo: Memo | None = None
+        self._slot = slot_of(spec, fn, record, run, args, kwargs)
+        if run.place is not None:
+            self._memo = memo_of_step(spec, fn, record, run.place.session, args, kwargs)
+
+    def result(self, call: Callable[[], Any]) -> Any:
+        """Give what is known, or else what *call* gives, in this thread."""
+        found = self._known()
+        if found is not None:
+            return found.value
+        memo = self._memo
+        try:
+            result = call() if self._slot is None else self._cached(self._slot, call)
+        except Exception as exc:
+            if memo is not None and memo.may_write:
+                memo.session.write(memo.failed(exc, attempts=self._record.attempts))
+            raise
+        if memo is not None:
+            memo.session.write(memo.completed(result, self._record.attempts))
+        return result
+
+    async def aresult(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Give what is known, or else what *call* gives, while the loop goes on; a StopIteration comes as a value."""
+        found = self._known()
+        if found is not None:
+            return found.value
+        memo = self._memo
+        try:
+            result = await (call() if self._slot is None else self._acached(self._slot, call))
+        except Exception as exc:
+            if memo is not None and memo.may_write:
+                await memo.session.awrite(memo.failed(exc, attempts=self._record.attempts))
+            raise
+        if memo is not None and isinstance(result, Raised):
+            await memo.session.awrite(memo.failed(result.error, attempts=self._record.attempts))
+        elif memo is not None:
+            await memo.session.awrite(memo.completed(result, self._record.attempts))
+        return result
+
+    def _known(self) -> _Value | None:
+        memo = self._memo
+        if memo is None:
+            return None
+        found = memo.known(self._run)
+        if found is None:
+            self._record.key = memo.key
+            return None
+        self._record.reused = "journal"
+        return _Value(memo.value(found))
+
+    def _cached(self, slot: Slot, call: Callable[[], Any]) -> Any:
+        flights, scope = process.of(Flights), self._record.scope
+        latch = Latch()
+        while not flights.board(slot.key, latch.set):
+            park(latch, scope)
+            scope.check()
+            latch = Latch()
+        try:
+            text = slot.look()
+            if text is not None:
+                return self._from_cache(slot, text)
+            result = call()
+            slot.keep(result)
+        finally:
+            flights.land(slot.key)
+        return result
+
+    async def _acached(self, slot: Slot, call: Callable[[], Awaitable[Any]]) -> Any:
+        flights = process.of(Flights)
+        waiter = current_port().waiter()
+        while not flights.board(slot.key, waiter.wake):
+            await waiter.wait()
+            waiter = current_port().waiter()
+        try:
+            text = await _off_loop(slot.look)
+            if text is not None:
+                return self._from_cache(slot, text)
+            result = await call()
+            if not isinstance(result, Raised):
+                await _off_loop(slot.keep, result)
+        finally:
+            flights.land(slot.key)
+        return result
+
+    def _from_cache(self, slot: Slot, text: str) -> Any:
+        self._record.reused = "cache"
+        return slot.read(text)
+
+
+class _Value:
+    """A value, which may be None."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+async def _off_loop(fn: Callable[..., Any], *args: Any) -> Any:
+    """Call *fn*, which may block, on a worker thread."""
+    job = await in_thread(Frame(None, Scope(OUTSIDE)), fn, args, {})
+    return job.outcome()
+
+
+# --- bodies --------------------------------------------------------------------------------------
+
+
+def body(run: RunRecord, call: Callable[[], Any]) -> Any:
+    """Give the recorded result of *run*, or else what its body gives, in this thread."""
+    memo: Memo | None = run.place.memo
+    if memo is None:
+        return call()
+    try:
+        found = _opened(run, memo)
+        if found is not None:
+            return found.value
+        result = call()
+        memo.session.write(_concluded(run, memo, result))
+    except BaseException as exc:
+        entry = _broken_off(run, memo, exc)
+        if entry is not None:
+            memo.session.write(entry)
+        raise
+    finally:
+        if memo.key == OWN:
+            memo.session.close()
+    return result
+
+
+async def abody(run: RunRecord, call: Callable[[], Awaitable[Any]]) -> Any:
+    """Give the recorded result of *run*, or else what its body gives, while the loop goes on."""
+    memo: Memo | None = run.place.memo
+    if memo is None:
+        return await call()
+    try:
+        found = await _off_loop(_opened, run, memo) if memo.key == OWN else _opened(run, memo)
+        if found is not None:
+            return found.value
+        result = await call()
+        await memo.session.awrite(_concluded(run, memo, result))
+    except GeneratorExit:  # which lets nothing be awaited
+        raise
+    except BaseException as exc:
+        entry = _broken_off(run, memo, exc)
+        if entry is not None:
+            with anyio.CancelScope(shield=True):
+                await memo.session.awrite(entry)
+        raise
+    finally:
+        if memo.key == OWN:
+            memo.session.close()
+    return result
+
+
+def _opened(run: RunRecord, memo: Memo) -> _Value | None:
+    """Begin, or give what is known."""
+    found = _begun(run, memo) if memo.key == OWN else memo.known(run)
+    if found is None:
+        return None
+    run.reused = "journal"
+    return _Value(memo.value(found))
+
+
+def _begun(run: RunRecord, memo: Memo) -> Entry | None:
+    """Take the run for this process, unless its result is known."""
+    session = memo.session
+    for look in (session.recorded, session.open):  # a result can be read while somebody else has the run
+        own = look()
+        if own is not None:
+            memo.check_same(own[0])
+            if own[1].state == "completed" and memo.usable(own[1], run):
+                return own[1]
+    session.write(memo.opening())
+    return None
+
+
+def _concluded(run: RunRecord, memo: Memo, result: object) -> Entry:
+    """What is to be written when the body has given *result*."""
+    memo.session.check_way(run, memo.key)
+    late = run.deadline is not None and time.monotonic() >= run.deadline
+    if run.scope.reason is None and not late:
+        return memo.completed(result)
+    return memo.unfinished("timeout" if late or run.scope.reason == "timeout" else "cancelled")
+
+
+def _broken_off(run: RunRecord, memo: Memo, exc: BaseException) -> Entry | None:
+    """What is to be written when *exc* came out of the body, if anything is."""
+    if not memo.may_write:
+        return None
+    if isinstance(exc, Exception) and run.scope.reason is None and not is_cancellation(exc):
+        memo.session.check_way(run, memo.key)
+        return memo.failed(exc)
+    if memo.key != OWN:
+        return None
+    return memo.unfinished("timeout" if run.scope.timed_out else "cancelled")

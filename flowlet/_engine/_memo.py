@@ -1,0 +1,305 @@
+"""One call whose outcome is kept in a journal: which one it is, and what is known or written of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import evolve, frozen
+
+from .._arguments import written
+from .._codec import from_json, to_json
+from .._fingerprint import digest, fingerprint
+from .._signature import Signature, signature_of
+from ..context import Frame, FullStepRecord, RunRecord, StepRecord, describe
+from ..entries import Entry
+from ..errors import InputError, JournalError
+from ..events import CodeChanged
+from ..messages import Completion, JsonValue, Request
+from ..metrics import RunState
+from ..settings import process
+from ._session import OWN, Session
+
+if TYPE_CHECKING:
+    from ..specs import Spec
+
+SHOWN = 2000
+"""How many characters of a step's arguments are kept, for people to read."""
+
+
+class Memo:
+    """A call, told from all others by its key."""
+
+    __slots__ = ("_began", "_entry", "_returns", "session")
+
+    def __init__(self, session: Session, entry: Entry, returns: Any) -> None:
+        self.session = session
+        self._entry = entry
+        self._returns = returns
+        self._began = time.perf_counter()
+
+    @property
+    def key(self) -> str:
+        """What tells the call from all others."""
+        return self._entry.key
+
+    def opening(self) -> Entry:
+        """Say that the call has begun."""
+        return evolve(self._entry, at=time.time())
+
+    def completed(self, result: object, attempts: int = 1) -> Entry:
+        """Say that the call gave *result*.
+
+        Raises:
+            InputError: it can't be written, or holds a secret; every fault is listed.
+        """
+        return self._ended("completed", text_of(result, self._returns, self._what()), attempts=attempts)
+
+    def answered(self, completion: Completion, cost: object) -> Entry:
+        """Say what a model answered, and what that cost."""
+        info = json.dumps({"cost": None if cost is None else str(cost)})
+        return self._ended("completed", text_of(completion, Completion, self._what()), info=info)
+
+    def failed(self, exc: BaseException, attempts: int = 1) -> Entry:
+        """Say that the call failed with *exc*; the text is for people."""
+        error = process.redactor.redact(describe(exc))
+        return evolve(self._ended("failed", "", attempts=attempts), error=error)
+
+    def unfinished(self, state: RunState) -> Entry:
+        """Say that the call was ended from outside."""
+        return self._ended(state, "")
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the run is ours, and not suspended."""
+        return self.session.is_open and self.session.fault is None
+
+    def _ended(self, state: RunState, value: str, attempts: int = 1, info: str = "") -> Entry:
+        took = time.perf_counter() - self._began
+        return evolve(
+            self._entry, state=state, value=value, at=time.time(), duration=took, attempts=attempts, info=info
+        )
+
+    def _what(self) -> str:
+        return f"the result of {_KINDS[self._entry.kind]} {self._entry.name!r}"
+
+    def known(self, run: RunRecord) -> Entry | None:
+        """What the call gave before, if it may be used.
+
+        Raises:
+            JournalError: the code has changed since, and the policy is to say so; the run is suspended.
+        """
+        found = self.session.find(self._entry.key, self._entry.parent, self._entry.name)
+        return None if found is None or not self.usable(found, run) else found
+
+    def usable(self, found: Entry, run: RunRecord) -> bool:
+        """Whether what the call gave before may be used, by the policy for code that has changed since.
+
+        Raises:
+            JournalError: the policy is to say so; the run is suspended.
+        """
+        own, session = self._entry, self.session
+        if found.code == own.code:
+            return True
+        run.emit(CodeChanged(run.info, time.time(), own.name, session.policy))
+        if session.policy == "error":
+            fault = JournalError(
+                f"the code of {own.name!r} has changed since run {session.run_id!r} recorded its result; "
+                'resume with changed_code="reuse" to take that result, or "rerun" to run it again'
+            )
+            session.suspend(fault)
+            raise fault
+        return session.policy == "reuse"
+
+    def check_same(self, first: Entry) -> None:
+        """Refuse to go on with a run that was asked for otherwise.
+
+        Raises:
+            JournalError: another workflow, or other inputs, have this run id.
+        """
+        own = self._entry
+        if (first.name, first.inputs) != (own.name, own.inputs):
+            raise JournalError(
+                f"run {own.run_id!r} is in the journal already, as {first.name} with {_cut(first.inputs)}, "
+                f"not {own.name} with {_cut(own.inputs)}; choose another run_id"
+            )
+
+    def value(self, found: Entry) -> Any:
+        """Read what the call gave before.
+
+        Raises:
+            JournalError: it does not fit the hint any more; the run is suspended.
+        """
+        try:
+            return from_json(json.loads(found.value), self._returns)
+        except InputError as exc:
+            fault = JournalError(
+                f"run {self.session.run_id!r}: the recorded result of {found.name!r} does not fit the hint "
+                f"that it has now: {'; '.join(exc.faults)}"
+            )
+            self.session.suspend(fault)
+            raise fault from exc
+
+
+@frozen(eq=False)
+class Place:
+    """Where a run is in its journal: the *key* of its body, and the *memo* of its outcome, where that is kept."""
+
+    session: Session
+    key: str
+    memo: Memo | None = None
+
+
+_KINDS: Mapping[str, str] = {"run": "workflow", "step": "step", "call": "model"}
+
+
+def text_of(value: object, hint: Any, what: str) -> str:
+    """Write *value* as JSON text that is read back as the same under *hint*.
+
+    Raises:
+        InputError: it can't be, or it holds a registered secret; *what* it is is told with every fault.
+    """
+    try:
+        text = json.dumps(to_json(value, hint, exact=True), separators=(",", ":"))
+    except InputError as exc:
+        raise InputError(f"{what} can't be kept", exc.faults) from None
+    return _without_secret(text, what)
+
+
+def _without_secret(text: str, what: str) -> str:
+    if process.redactor.contains_secret(text):
+        raise InputError(f"{what} can't be kept", ("it holds a secret, such as a key of the environment",))
+    return text
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def canonical(data: Mapping[str, JsonValue]) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+def key_at(frame: Frame) -> str:
+    """The key of the innermost kept call around *frame*."""
+    run, index = frame.run, frame.index
+    assert run is not None
+    assert run.place is not None
+    while index is not None:
+        step: StepRecord = run.steps[index]
+        if isinstance(step, FullStepRecord) and step.key:
+            return step.key
+        index = step.parent
+    place: Place = run.place
+    return place.key
+
+
+def memo_of_step(
+    spec: Spec,
+    fn: Callable[..., Any],
+    frame: Frame,
+    session: Session,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Memo | None:
+    """The memo of a call of a step in *frame*; None for a call that Python will refuse.
+
+    Raises:
+        InputError: the arguments don't tell it from others.
+    """
+    return _memo(session, "step", spec.name, fn, key_at(frame), args, kwargs)
+
+
+def memo_of_child(
+    name: str, fn: Callable[..., Any], frame: Frame, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Memo | None:
+    """The memo of a child run; None for a call that Python will refuse.
+
+    Raises:
+        InputError: the arguments don't tell it from others.
+    """
+    assert frame.run is not None
+    assert frame.run.place is not None
+    return _memo(frame.run.place.session, "run", name, fn, key_at(frame), args, kwargs)
+
+
+def _memo(
+    session: Session,
+    kind: Literal["run", "step"],
+    name: str,
+    fn: Callable[..., Any],
+    parent: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Memo | None:
+    signature = signature_of(fn, called=True)
+    data = written(signature, args, kwargs, exact=False)
+    if data is None:
+        return None
+    text = canonical(data)
+    shown = process.redactor.redact(text if len(text) <= SHOWN else text[:SHOWN] + "…")
+    key = session.key_of(parent, name, digest(text))
+    entry = Entry(session.run_id, key, kind, name, "running", parent, shown, code=fingerprint(fn))
+    return Memo(session, entry, signature.returns)
+
+
+def memo_of_root(
+    session: Session, run: RunRecord, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Memo:
+    """The memo of a run that is the outermost in its journal.
+
+    Raises:
+        InputError: its inputs can't be written, so that it could not be resumed.
+    """
+    signature: Signature = signature_of(fn, called=True)
+    what = f"the inputs of workflow {run.workflow!r}"
+    try:
+        inputs = canonical(written(signature, args, kwargs, exact=True) or {})
+    except InputError as exc:
+        raise InputError(f"{what} can't be kept", exc.faults) from None
+    info = {
+        "target": _target(fn),
+        "model": run.model,
+        "backend": run.backend,
+        "tags": list(run.tags),
+        "correlation_id": run.correlation_id,
+    }
+    entry = Entry(
+        session.run_id,
+        OWN,
+        "run",
+        run.workflow,
+        "running",
+        inputs=_without_secret(inputs, what),
+        code=fingerprint(fn),
+        info=canonical(info),
+    )
+    return Memo(session, entry, signature.returns)
+
+
+def _target(fn: Callable[..., Any]) -> str | None:
+    """Where *fn* can be found by another process, as ``module:name`` or ``file.py:name``; None for nowhere."""
+    named = getattr(fn, "__flowlet_target__", None)
+    if isinstance(named, str):
+        return named
+    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", "")
+    if module is None or "<" in name:
+        return None
+    file = fn.__globals__.get("__file__") if module == "__main__" and hasattr(fn, "__globals__") else module
+    return None if file is None else f"{file}:{name}"
+
+
+def memo_of_call(frame: Frame, session: Session, provider: str, request: Request) -> Memo:
+    """The memo of a model call."""
+    name = f"{provider}:{request.model}"
+    data = to_json(evolve(request, timeout=0.0), Request)
+    key = session.key_of(key_at(frame), name, digest(json.dumps(data, sort_keys=True)))
+    return Memo(session, Entry(session.run_id, key, "call", name, "running", key_at(frame)), Completion)
+
+
+def answer_of(memo: Memo, found: Entry) -> Completion:
+    """The recorded answer of a model, marked as replayed."""
+    answer: Completion = memo.value(found)
+    return evolve(answer, replayed=True)

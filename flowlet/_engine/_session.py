@@ -1,0 +1,147 @@
+"""A run and its journal: what was known of it before, and what is added now.
+
+The entries of a run with all its child runs hang below the id of the outermost. Each is found by its key:
+the way of names and arguments that leads to the call, and which of several equal calls it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .._fingerprint import digest
+from .._scope import Scope, guard
+from ..entries import ChangedCode, Entry
+from ..errors import JournalError, RunStopped
+from ..events import BodyDiverged
+from ._writer import Writer
+
+if TYPE_CHECKING:
+    from ..context import RunRecord
+
+OWN = ""
+"""The key of the run itself."""
+
+
+class Session:
+    """What this process knows and does of one journalled run. It is open while the body runs."""
+
+    def __init__(self, run: RunRecord, writer: Writer, policy: ChangedCode) -> None:
+        self.run_id = run.id
+        self.policy: ChangedCode = policy
+        self.fault: JournalError | None = None
+        self.resumed = False
+        self._scope: Scope = run.scope
+        self._writer = writer
+        self.journal = writer.journal
+        self._known: dict[str, Entry] = {}
+        self._unused: dict[str, dict[str, str]] = {}
+        self._new: dict[str, list[str]] = {}
+        self._counts: dict[tuple[str, str, str], int] = {}
+        self.is_open = False
+
+    # --- open and closed ---
+
+    def recorded(self) -> tuple[Entry, Entry] | None:
+        """Read what is known; tell the oldest and the newest entry about the run itself, if there are any.
+
+        Raises:
+            JournalError: the journal can't be read.
+        """
+        entries = self.journal.read(self.run_id)
+        self._known = {entry.key: entry for entry in entries}
+        own = [entry for entry in entries if entry.key == OWN]
+        return (own[0], own[-1]) if own else None
+
+    def open(self) -> tuple[Entry, Entry] | None:
+        """Take the run for this process, and tell as :meth:`recorded` does.
+
+        Raises:
+            JournalError: somebody else executes it, or the journal can't be used.
+        """
+        owner = self.journal.claim(self.run_id)
+        if owner is not None:
+            raise JournalError(
+                f"run {self.run_id!r} is being executed by {owner}; when that has ended, its result can be "
+                "fetched, or the run resumed"
+            )
+        self.is_open = True
+        own = self.recorded()
+        self.resumed = own is not None
+        for entry in self._known.values():
+            if entry.state == "completed" and entry.kind != "call" and entry.key != OWN:
+                self._unused.setdefault(entry.parent, {})[entry.key] = entry.name
+        return own
+
+    def close(self) -> None:
+        """Give the run back; from here on nothing is written."""
+        if self.is_open:
+            self.is_open = False
+            self.journal.release(self.run_id)
+
+    # --- keys ---
+
+    def key_of(self, parent: str, name: str, arguments: str) -> str:
+        """The key of a call that is made now: the next of its equals."""
+        equals = parent, name, arguments
+        with guard:
+            count = self._counts[equals] = self._counts.get(equals, 0) + 1
+        return digest(parent, name, arguments, str(count))
+
+    def find(self, key: str, parent: str, name: str) -> Entry | None:
+        """The entry of a call that has completed before, if there is one."""
+        entry = self._known.get(key)
+        if entry is not None and entry.state == "completed":
+            with guard:
+                self._unused.get(parent, {}).pop(key, None)
+            return entry
+        if self.resumed:
+            with guard:
+                self._new.setdefault(parent, []).append(name)
+        return None
+
+    def check_way(self, run: RunRecord, key: str) -> None:
+        """Tell when the body of *run* has called something else than is recorded of it."""
+        expected, found = self._unused.get(key), self._new.get(key)
+        if expected and found:
+            run.emit(BodyDiverged(run.info, time.time(), tuple(expected.values()), tuple(found)))
+
+    # --- entries ---
+
+    def write(self, entry: Entry) -> None:
+        """Write *entry* in this thread.
+
+        Raises:
+            JournalError: it could not be written; the run is suspended.
+            RunStopped: the run is over.
+        """
+        with self._suspending():
+            self._writer.write(entry)
+
+    async def awrite(self, entry: Entry) -> None:
+        """Write *entry* while the loop goes on.
+
+        Raises:
+            JournalError: it could not be written; the run is suspended.
+            RunStopped: the run is over.
+        """
+        with self._suspending():
+            await self._writer.awrite(entry)
+
+    @contextmanager
+    def _suspending(self) -> Generator[None]:
+        if not self.is_open:
+            raise RunStopped(self.run_id, "over")
+        try:
+            yield
+        except JournalError as exc:
+            self.suspend(exc)
+            raise
+
+    def suspend(self, fault: JournalError) -> None:
+        """End the run here, resumably: what its outcome is stays open."""
+        if self.fault is None:
+            self.fault = fault
+        self._scope.stop("failed")
