@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
-from attrs import NOTHING, evolve, fields, fields_dict
+from attrs import evolve, fields_dict
 
 from ._data.faults import shown
 from ._sections import Leaf, Rule, Section, Table, is_code, leaves
@@ -28,7 +28,9 @@ def without_secrets(
         kept: dict[str, Node] = {}
         for key, value in data.items():
             texts = (key, value.text or "", *_texts(value.data))
-            if (names and is_secret_name(key)) or any(is_secret(text) or redact(text) != text for text in texts):
+            if (names and is_secret_name(key)) or any(
+                is_secret(text) or redact(text) != text for text in texts
+            ):
                 faults.append(Fault(node.keys[key], _belongs(key if is_secret_name(key) else "")))
             else:
                 kept[key] = without_secrets(value, redact, faults, names=names)
@@ -87,7 +89,7 @@ class _Reading:
 
     def lacks(self, node: Node, section: Section, path: tuple[str, ...]) -> None:
         """Note what has no default and is not there."""
-        missing = [a.name for a in fields(section.cls) if a.default is NOTHING and a.name not in node.keys]
+        missing = [name for name in section.required if name not in node.keys]
         if missing:
             where = f"{'.'.join(path)}: " if path else ""
             self.faults.append(Fault(node.place, f"{where}expected {' and '.join(missing)} too"))

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from inspect import cleandoc
 from typing import Any
 
-from attrs import NOTHING, fields_dict
-
 from ._sections import Rule, Section, Table
 
 __all__ = ["schema_of", "told"]
@@ -38,7 +36,9 @@ def _object(section: Section) -> dict[str, Any]:
     names = section.in_files
     return {
         "type": ["object", "null"],
-        "properties": {name: {"description": said[name], **schema_of(section.fields[name])} for name in names},
-        "required": [name for name in names if fields_dict(section.cls)[name].default is NOTHING],
+        "properties": {
+            name: {"description": said[name], **schema_of(section.fields[name])} for name in names
+        },
+        "required": list(section.required),
         "additionalProperties": False,
     }

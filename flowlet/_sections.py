@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
-from attrs import Factory, frozen
+from attrs import NOTHING, Factory, fields, frozen
 
 from ._suggest import nearest
 
@@ -86,6 +86,11 @@ class Section:
     def in_files(self) -> tuple[str, ...]:
         """The fields that a file may hold."""
         return tuple(name for name, kind in self.fields.items() if not is_code(kind))
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The fields that have no default."""
+        return tuple(a.name for a in fields(self.cls) if a.default is NOTHING)
 
 
 @frozen

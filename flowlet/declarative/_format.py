@@ -60,6 +60,9 @@ def _is_condition(value: object) -> bool:
     return isinstance(value, bool | dict) or (isinstance(value, str) and bool(value.strip()))
 
 
+# These classes are never made: they say which keys are required, and what each key does.
+
+
 @frozen
 class InputFormat:
     """An input of a workflow; its type alone may stand in its place.
@@ -71,8 +74,6 @@ class InputFormat:
     """
 
     type: str
-    default: Any = None
-    description: str | None = None
 
 
 @frozen
@@ -101,9 +102,6 @@ class StepFormat:
         description: what the step is for, for people.
     """
 
-    prompt: str | None = None
-    use: str | None = None
-
 
 @frozen
 class WorkflowFormat:
@@ -119,8 +117,7 @@ class WorkflowFormat:
         timeout: seconds that a run may take.
     """
 
-    steps: Any
-    name: str | None = None
+    steps: object
 
 
 _SAMPLING = {
