@@ -9,8 +9,8 @@ from typing import Any
 from .._target import kind_of, load, runnable
 from ..messages import JsonValue
 from . import _codes
+from ._find import find, is_yaml
 from ._shown import hint, signature, write_json
-from ._workflows import find, is_yaml
 
 Function = Callable[..., Any]
 

@@ -23,10 +23,10 @@ from ..specs import checked_options, spec_of
 from ..workflows import with_options
 from . import _codes
 from ._errors import as_data, exit_code, tell
+from ._find import find
 from ._inputs import read_inputs
 from ._shown import json_of, write_json, write_result
 from ._signals import AtOnce, Signals
-from ._workflows import find
 
 if TYPE_CHECKING:
     from ..messages import JsonValue

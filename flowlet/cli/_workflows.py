@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
-from .. import _target
 from .._graph import mermaid, stages
-from ..declarative import load_workflow
 from ..declarative._loading import plan_in
 from ..declarative._plan import Plan, Step
 from ..declarative._running import workflow_of
@@ -16,24 +13,8 @@ from ..messages import JsonValue
 from . import _codes
 from ._shown import signature, write_json
 
-Function = Callable[..., Any]
 _RESULT = "return"
 """Stands for the result in a drawing; no step can be called so."""
-
-
-def is_yaml(target: str) -> bool:
-    """Whether *target* names a file of YAML."""
-    return target.lower().endswith((".yaml", ".yml"))
-
-
-def find(target: str) -> Function:
-    """The workflow of a file of YAML, or the function that *target* names.
-
-    Raises:
-        FlowletError: there is none, or it is wrong.
-        Unloadable: its module can't be imported.
-    """
-    return load_workflow(target) if is_yaml(target) else _target.find(target)
 
 
 def check_workflows(files: Sequence[str], as_json: bool) -> int:
