@@ -75,3 +75,4 @@ def examples(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure what flowlet costs, as ratios (``-- --quick`` for a first look)."""
     session.run(python(session, "test"), "benchmarks/speed.py", *session.posargs)
+    session.run(python(session, "test"), "benchmarks/pii.py")

@@ -16,6 +16,7 @@
     ├── ResultNotReady (TimeoutError)     the wait for a result expired, the run goes on
     ├── ProviderError                     a model call failed, told as facts
     ├── BudgetExceeded                    the next call would pass a limit of tokens, calls or money
+    ├── PIIRefused                        a model call held personal data, and a guard refuses it
     ├── PluginError                       a plugin is broken, missing or misbehaves
     ├── RecordingError                    a recording is missing, stale or unsafe to write
     └── JournalError                      a journal cannot be read or written
@@ -49,6 +50,7 @@ __all__ = [
     "InputError",
     "JournalError",
     "OutputError",
+    "PIIRefused",
     "PluginError",
     "ProviderError",
     "ProviderErrorKind",
@@ -277,6 +279,25 @@ class BudgetExceeded(FlowletError):
     def __str__(self) -> str:
         return (
             f"budget of {self.limit} per {self.budget} is used up ({self.spent} spent); the call was not made"
+        )
+
+
+@frozen
+class PIIRefused(FlowletError):
+    """A model call held personal data, and a guard refuses that; nothing was sent.
+
+    *kinds* and *places* tell what and where, never the data itself.
+    """
+
+    kinds: tuple[str, ...]
+    places: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        more = f"\n  and {len(self.places) - 10} more" if len(self.places) > 10 else ""
+        return (
+            f"the call was not made: it holds personal data ({', '.join(self.kinds)})"
+            + "".join(f"\n  {place}" for place in self.places[:10])
+            + more
         )
 
 

@@ -5,7 +5,7 @@ Times are Unix times in seconds, durations seconds. *step* is None outside a ste
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 
@@ -25,6 +25,7 @@ __all__ = [
     "LoopRetired",
     "ModelCalled",
     "ModelRetried",
+    "PIIFound",
     "PluginFailed",
     "RunFinished",
     "RunInfo",
@@ -149,6 +150,18 @@ class BudgetRefused(Value):
 
 
 @frozen(eq=False, repr=False)
+class PIIFound(Value):
+    """A guard found personal data of *kinds* in a model call; *action* is what became of it."""
+
+    run: RunInfo | None
+    at: float
+    step: str | None
+    model: str
+    action: Literal["mask", "refuse", "warn"]
+    kinds: tuple[str, ...]
+
+
+@frozen(eq=False, repr=False)
 class ThreadAbandoned(Value):
     """A thread did not stop with its run; it may go on in the background. *count* such threads exist now."""
 
@@ -232,6 +245,7 @@ Event = (
     | ModelCalled
     | ModelRetried
     | BudgetRefused
+    | PIIFound
     | ThreadAbandoned
     | LoopRetired
     | FailureUnfetched

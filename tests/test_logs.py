@@ -34,6 +34,7 @@ from flowlet import (
 from flowlet.errors import ProviderError
 from flowlet.events import (
     BudgetRefused,
+    PIIFound,
     FailureUnfetched,
     LoopRetired,
     PluginFailed,
@@ -315,6 +316,7 @@ def test_a_stream_is_one_line(log: io.StringIO) -> None:
         (RunsCancelledAtExit((INFO,), 1.0), "WARNING", "talk r1"),
         (PluginFailed(None, 1.0, "observer f", "ValueError", "dist"), "ERROR", "observer f of dist"),
         (BudgetRefused(INFO, 1.0, "s", "m", "run", "3 calls", "3 calls"), "WARNING", "3 calls per run"),
+        (PIIFound(INFO, 1.0, "s", "m", "warn", ("email",)), "WARNING", "is sent: email"),
     ],
     ids=lambda value: type(value).__name__,
 )

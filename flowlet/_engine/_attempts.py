@@ -8,13 +8,13 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from attrs import evolve, frozen
 
 from ..context import RunRecord, describe, here
 from ..errors import BudgetExceeded, FlowletError, ProviderError
-from ..events import BudgetRefused, ModelCalled, ModelRetried, PluginFailed
+from ..events import BudgetRefused, ModelCalled, ModelRetried, PIIFound, PluginFailed
 from ..messages import Completion, Request
 from ..metrics import UNKNOWN, CallRecord, TokenUsage
 from ..protocols import LLMProvider, ModelCall
@@ -23,6 +23,10 @@ from ._budget import Amount, Hold, Meter, at_most, used
 from ._ledger import Ledger, ProcessMeter
 from ._middleware import wrapping
 from ._retry import Policy
+
+if TYPE_CHECKING:
+    from ..pii import Guard
+    from ._memo import Memo
 
 LONGEST_RETRY_AFTER = 60.0
 
@@ -74,11 +78,28 @@ class Attempts:
         if not self.frame.outside:
             self.frame.scope.check()
 
-    def attempt(self, request: Request, number: int = 1) -> Attempt:
+    def memo(self, request: Request) -> Memo | None:
+        """What tells this call from others in the journal of the run; None without one."""
+        run = self.run
+        if run is None or run.place is None:
+            return None
+        from ._memo import memo_of_call  # imported with the first run that is journalled
+
+        return memo_of_call(self.frame, run.place.session, self.target.name, request)
+
+    def known(self, request: Request, memo: Memo | None) -> Completion | None:
+        """The answer that the journal has, booked as replayed."""
+        found = None if memo is None or self.run is None else memo.known(self.run)
+        if memo is None or found is None:
+            return None
+        answer: Completion = memo.value(found)
+        return self.attempt(request).answered(evolve(answer, replayed=True), 0.0)
+
+    def attempt(self, request: Request, number: int = 1, memo: Memo | None = None) -> Attempt:
         """Make one attempt of *request*, with the reservations that it needs."""
         meters = [] if self.replayed else list(self._meters())
         amount = at_most(request, partial(_price, self.target, request.model)) if meters else Amount()
-        return Attempt(self, request, number, Hold(meters, amount, self._refused))
+        return Attempt(self, request, number, Hold(meters, amount, self._refused), memo)
 
     def _meters(self) -> Iterator[Meter]:
         run = self.run
@@ -91,8 +112,18 @@ class Attempts:
             yield whole
 
     def middleware(self) -> tuple[Callable[..., Any], ...]:
-        wraps = process.settings.middleware if self.run is None else self.run.middleware
-        return wrapping(wraps, ModelCall) if wraps else ()
+        """What wraps this call, without the guards."""
+        wraps = self._wraps()
+        return tuple(one for one in wrapping(wraps, ModelCall) if not _is_guard(one)) if wraps else ()
+
+    def guards(self) -> tuple[Guard, ...]:
+        """Who looks for personal data in this call, the guard of the settings last."""
+        setting, wraps = process.settings.pii, self._wraps()
+        own = () if setting is None or setting.action is None else (setting,)
+        return (*(one for one in wraps if _is_guard(one)), *own) if wraps else own
+
+    def _wraps(self) -> tuple[Callable[..., Any], ...]:
+        return process.settings.middleware if self.run is None else self.run.middleware
 
     def policy(self) -> Policy:
         return Policy(self.target.attempts, _again, self._told)
@@ -109,7 +140,7 @@ class Attempts:
         facts = (self.step, model, exc.budget, exc.limit, exc.spent)
         self.tell(BudgetRefused(self.call.run, time.time(), *facts))
 
-    def tell(self, event: ModelCalled | ModelRetried | BudgetRefused) -> None:
+    def tell(self, event: ModelCalled | ModelRetried | BudgetRefused | PIIFound) -> None:
         """Tell the observers of this place."""
         process.tell(event, process.observers if self.run is None else self.run.observers)
 
@@ -117,18 +148,22 @@ class Attempts:
 class Attempt:
     """One attempt of a model call: what it holds, and how it is booked, once, by whoever comes first."""
 
-    def __init__(self, place: Attempts, request: Request, number: int, hold: Hold) -> None:
+    def __init__(
+        self, place: Attempts, request: Request, number: int, hold: Hold, memo: Memo | None = None
+    ) -> None:
         self.place = place
         self.request = request
         self.number = number
         self.hold = hold
+        self._memo = memo
+        self._cost: Decimal | None = None
         self._unbooked = threading.Semaphore(1)
 
     def answered(self, completion: Completion, duration: float) -> Completion:
         """Book a good answer."""
         target, model = self.place.target, self.request.model
         replayed = completion.replayed or self.place.replayed
-        cost = Decimal(0) if replayed else _cost(target, model, completion)
+        self._cost = cost = Decimal(0) if replayed else _cost(target, model, completion)
         self._book(
             CallRecord(
                 provider=target.name,
@@ -144,6 +179,26 @@ class Attempt:
             completion,
         )
         return completion
+
+    def keep(self, completion: Completion) -> None:
+        """Write a good answer into the journal of the run, in this thread.
+
+        Raises:
+            JournalError: it could not be written.
+        """
+        memo = self._memo
+        if memo is not None and memo.may_write:
+            memo.session.write(memo.answered(completion, self._cost))
+
+    async def akeep(self, completion: Completion) -> None:
+        """Write a good answer into the journal of the run, while the loop goes on.
+
+        Raises:
+            JournalError: it could not be written.
+        """
+        memo = self._memo
+        if memo is not None and memo.may_write:
+            await memo.session.awrite(memo.answered(completion, self._cost))
 
     def failed(self, exc: BaseException, duration: float, usage: TokenUsage = UNKNOWN) -> None:
         """Book an attempt that brought nothing; what it used, nobody knows unless it was told before."""
@@ -185,6 +240,12 @@ class Attempt:
             run.book(record)
         process.of(Ledger).add(record)
         place.tell(ModelCalled(place.call.run, record.at, record, self.request, completion))
+
+
+def _is_guard(middleware: Callable[..., Any]) -> TypeGuard[Guard]:
+    from ..pii import Guard
+
+    return isinstance(middleware, Guard)
 
 
 def _sent(exc: BaseException) -> bool:

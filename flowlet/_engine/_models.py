@@ -15,10 +15,11 @@ from functools import partial
 from typing import Any
 
 import anyio
+from attrs import evolve
 
 from .._scope import Scope
 from ..context import here
-from ..errors import BridgeError, ProviderError, RunStopped
+from ..errors import BridgeError, FlowletError, ProviderError, RunStopped
 from ..messages import Completion, Request
 from ..metrics import UNKNOWN, TokenUsage
 from ..protocols import LLMProvider, ModelCall
@@ -27,6 +28,7 @@ from ._attempts import Attempt, Attempts, InFlight, Target, shown, whole
 from ._bridge import in_body, suspend
 from ._crossing import SETTLE, grace_of, in_thread, on_loop, pause, port_at
 from ._failures import awaited
+from ._guarding import aguarded, guarded
 from ._loops import current_port, in_ipython, running_loop
 from ._middleware import athrough, through
 from ._retry import aretry, retry
@@ -53,7 +55,7 @@ def complete(target: Target, request: Request) -> Completion:
             "a call of LLM would block the event loop of this task.\n    write:  await AsyncLLM(...).ask(...)"
         )
     attempts = Attempts(target, request)
-    last = partial(_with_retries, attempts)
+    last = partial(_guarded, attempts)
     wraps, frame = attempts.middleware(), attempts.frame
     completion: Completion = through(wraps, attempts.call, last, frame, partial(port_at, frame))
     if wraps:
@@ -61,9 +63,19 @@ def complete(target: Target, request: Request) -> Completion:
     return completion
 
 
+def _guarded(attempts: Attempts, call: ModelCall) -> Completion:
+    out = guarded(attempts, call.request)
+    return out.restored(_with_retries(attempts, evolve(call, request=out.request)))
+
+
 def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
+    memo = attempts.memo(call.request)
+    known = attempts.known(call.request, memo)
+    if known is not None:
+        return known
+
     def attempt(number: int) -> Completion:
-        one = attempts.attempt(call.request, number)
+        one = attempts.attempt(call.request, number, memo)
         with here_busy():  # from here on, whoever cancels the run waits for the answer
             attempts.check()
             with one.hold.taken(attempts.frame.scope):
@@ -94,7 +106,9 @@ def _attempt(one: Attempt) -> Completion:
             if caught is exc:
                 raise
             raise caught from exc
-    return one.answered(completion, time.perf_counter() - started)
+    one.answered(completion, time.perf_counter() - started)
+    one.keep(completion)
+    return completion
 
 
 def sync_method(provider: LLMProvider, name: str) -> Callable[..., Any] | None:
@@ -123,7 +137,7 @@ async def acomplete(target: Target, request: Request) -> Completion:
     """
     attempts = Attempts(target, request)
     await ready(target)
-    last = partial(_awith_retries, attempts)
+    last = partial(_aguarded, attempts)
     wraps = attempts.middleware()
     completion: Completion = await athrough(wraps, attempts.call, last, attempts.frame)
     if wraps:
@@ -153,9 +167,19 @@ async def ready(target: Target) -> None:
     done.add(target.provider)
 
 
+async def _aguarded(attempts: Attempts, call: ModelCall) -> Completion:
+    out = await aguarded(attempts, call.request)
+    return out.restored(await _awith_retries(attempts, evolve(call, request=out.request)))
+
+
 async def _awith_retries(attempts: Attempts, call: ModelCall) -> Completion:
+    memo = attempts.memo(call.request)
+    known = attempts.known(call.request, memo)
+    if known is not None:
+        return known
+
     async def attempt(number: int) -> Completion:
-        one = attempts.attempt(call.request, number)
+        one = attempts.attempt(call.request, number, memo)
         attempts.check()
         async with one.hold.ataken():
             return await _answer(one)
@@ -266,7 +290,14 @@ class _InFlight:
             one.failed(self._error, time.perf_counter() - started)
         else:
             self._completion = one.answered(completion, time.perf_counter() - started)
+            await self._keep(completion)
         self._finished = True
+
+    async def _keep(self, completion: Completion) -> None:
+        try:
+            await self._one.akeep(completion)
+        except (FlowletError, RunStopped) as exc:
+            self._error = exc
 
 
 async def _within_time(provider: LLMProvider, request: Request) -> Completion:

@@ -17,6 +17,7 @@ from ..messages import Completion, Delta, Request
 from ..settings import process
 from ._attempts import Attempt, Attempts, InFlight, Target, shown
 from ._bridge import in_body
+from ._guarding import aguarded, guarded
 from ._loops import in_ipython, running_loop
 from ._models import acomplete, async_method, complete, ready, sync_method
 from ._threads import here_busy
@@ -30,14 +31,14 @@ class _Sum:
         self._started = time.perf_counter()
         self._completion = Completion("", model=one.request.model)
         self._pieces: list[str] = []
-        self._ended = False
+        self.ended = False
         self.broken: BaseException | None = None
         self.left_with: BaseException | None = None
 
     def add(self, delta: Delta) -> str:
         """Take *delta* in and give its text."""
         known = {name: value for name in _TOLD if (value := getattr(delta, name)) is not None}
-        self._ended = self._ended or delta.finish_reason is not None
+        self.ended = self.ended or delta.finish_reason is not None
         self._completion = evolve(
             self._completion, **known, replayed=self._completion.replayed or delta.replayed
         )
@@ -109,16 +110,22 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
         check_ending(whole)
         yield iter((whole.text,))
         return
-    one = attempts.attempt(request)
+    out = guarded(attempts, request)
+    memo = attempts.memo(out.request)
+    known = attempts.known(out.request, memo)
+    if known is not None:
+        yield iter((out.restored(known).text,))
+        return
+    one = attempts.attempt(out.request, memo=memo)
     with here_busy(), one.hold.taken(attempts.frame.scope):
         one.hold.begin()
     total = _Sum(one)
     try:
         with process.of(InFlight).during(one), ExitStack() as stack:
             with here_busy():  # whoever cancels the run waits for what is on its way
-                deltas = stack.enter_context(method(request))
+                deltas = stack.enter_context(method(one.request))
             try:
-                yield _texts(deltas, total, attempts)
+                yield out.pieces(_texts(deltas, total, attempts))
             except BaseException as exc:
                 total.left_with = exc
                 raise
@@ -128,6 +135,8 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
             raise
         raise told from exc
     total.book(None)
+    if total.ended:
+        one.keep(total.completion)
 
 
 def _next(deltas: Iterator[Delta]) -> Delta | None:
@@ -162,16 +171,22 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
         yield _one(whole.text)
         return
     await ready(target)
-    one = attempts.attempt(request)
+    out = await aguarded(attempts, request)
+    memo = attempts.memo(out.request)
+    known = attempts.known(out.request, memo)
+    if known is not None:
+        yield _one(out.restored(known).text)
+        return
+    one = attempts.attempt(out.request, memo=memo)
     async with one.hold.ataken():
         one.hold.begin()
     total = _Sum(one)
     try:
-        opened: AbstractAsyncContextManager[AsyncIterator[Delta]] = method(request)  # type: ignore[assignment]
+        opened: AbstractAsyncContextManager[AsyncIterator[Delta]] = method(one.request)  # type: ignore[assignment]
         with process.of(InFlight).during(one):
             async with opened as deltas:
                 try:
-                    yield _Texts(deltas, total, attempts)
+                    yield out.apieces(_Texts(deltas, total, attempts))
                 except BaseException as exc:
                     total.left_with = exc
                     raise
@@ -181,6 +196,8 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
             raise
         raise told from exc
     total.book(None)
+    if total.ended:
+        await one.akeep(total.completion)
 
 
 async def _one(text: str) -> AsyncIterator[str]:

@@ -21,6 +21,7 @@ from ..events import (
     LoopRetired,
     ModelCalled,
     ModelRetried,
+    PIIFound,
     PluginFailed,
     RunFinished,
     RunInfo,
@@ -48,6 +49,7 @@ _LEVEL_OF: Mapping[type, Level] = {
     ModelCalled: "DEBUG",
     ModelRetried: "WARNING",
     BudgetRefused: "WARNING",
+    PIIFound: "WARNING",
     CodeChanged: "WARNING",
     BodyDiverged: "WARNING",
     ThreadAbandoned: "WARNING",
@@ -60,6 +62,8 @@ _LEVEL_OF: Mapping[type, Level] = {
 
 def level_of(event: Event) -> Level:
     """How much *event* matters: the end of a run or step counts more when it was a bad one."""
+    if isinstance(event, PIIFound) and event.action == "mask":
+        return "INFO"
     level = _LEVEL_OF.get(type(event), "INFO")
     return "ERROR" if getattr(event, "state", None) in ("failed", "timeout") else level
 
@@ -248,6 +252,7 @@ def _plugin_failed(event: PluginFailed) -> str:
     return f"{event.plugin}{source} failed: {event.error}"
 
 
+_BECAME = {"mask": "was masked", "refuse": "was refused", "warn": "is sent"}
 _POLICIES = {"error": "the run is suspended", "reuse": "it was reused", "rerun": "the step runs again"}
 _SENTENCES: Mapping[type, Callable[[Any], str]] = {
     RunStarted: lambda e: f"run {e.run.workflow} started",
@@ -260,6 +265,7 @@ _SENTENCES: Mapping[type, Callable[[Any], str]] = {
     BudgetRefused: lambda e: (
         f"model {e.model} was not called: the budget of {e.limit} per {e.budget} is used up ({e.spent} spent)"
     ),
+    PIIFound: lambda e: f"personal data for model {e.model} {_BECAME[e.action]}: {', '.join(e.kinds)}",
     CodeChanged: lambda e: (
         f"the code of step {e.step} has changed since its result was recorded: "
         + _POLICIES[e.policy]

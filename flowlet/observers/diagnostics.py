@@ -11,6 +11,7 @@ from ..events import (
     Event,
     FailureUnfetched,
     LoopRetired,
+    PIIFound,
     PluginFailed,
     RunsCancelledAtExit,
     ThreadAbandoned,
@@ -20,7 +21,7 @@ from ._lines import sentence_of
 
 __all__ = ["diagnose"]
 
-_TOLD = (FailureUnfetched, LoopRetired, PluginFailed, RunsCancelledAtExit, ThreadAbandoned)
+_TOLD = (FailureUnfetched, LoopRetired, PIIFound, PluginFailed, RunsCancelledAtExit, ThreadAbandoned)
 
 
 def diagnose(event: Event) -> None:
