@@ -56,10 +56,11 @@ class Claims:
     def release(self, run_id: str) -> None:
         """Give a run back, if it is this process's."""
         place = _place(run_id)
-        with self._lock, self._file() as file:
+        with self._lock:
             if place in self._places:
-                self._places.discard(place)
-                unlock(file, place)
+                with self._file() as file:
+                    unlock(file, place)
+                    self._places.discard(place)
 
     def owners(self, run_ids: Iterable[str]) -> dict[str, str]:
         """Tell who has each of those runs that somebody has."""

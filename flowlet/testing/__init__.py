@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._conformance import check_provider
+from ._journals import check_journal
 from ._mock_llm import AsyncMockLLM, MockLLM
 from ._mock_provider import (
     AsyncMockProvider,
@@ -27,6 +28,7 @@ __all__ = [
     "UnexpectedCall",
     "UnusedAnswers",
     "UnusedRecording",
+    "check_journal",
     "check_provider",
     "recording",
     "stub",
