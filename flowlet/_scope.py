@@ -61,6 +61,18 @@ class Scope:
                 self._children = set()
             self._children.add(child)
 
+    def end(self, reason: str) -> None:
+        """Stop what is left below, for *reason*, and forget this scope: what it covered has ended."""
+        with guard:
+            if self.reason is None:
+                self.reason = reason
+            self._hooks = None
+            children, self._children = self._children, None
+            if self.parent is not None and self.parent._children is not None:
+                self.parent._children.discard(self)
+        for child in children or ():
+            child.stop(reason)
+
     def leave(self) -> None:
         """Forget this scope: what it covered has ended."""
         parent = self.parent
@@ -99,10 +111,6 @@ class Scope:
         if hooks is None or isinstance(hooks, list):
             return hooks or []  # pyright: ignore[reportUnknownVariableType] -- a list that is callable, too
         return [hooks]
-
-    def unhook(self) -> None:
-        """Take all hooks of this scope itself back: what they would stop has ended."""
-        self._hooks = None
 
     @property
     def root(self) -> Scope:

@@ -81,6 +81,11 @@ class Signature:
         return tuple((at, p.name) for at, p in enumerate(self.parameters) if p.required)
 
     @cached_property
+    def least(self) -> int:
+        """How many positional arguments are enough without any others."""
+        return max((at + 1 for at, _ in self.required), default=0)
+
+    @cached_property
     def quick(self) -> tuple[frozenset[type] | None, ...]:
         """The quick types of the positional parameters."""
         return tuple(p.quick for p in self.positional)
@@ -105,7 +110,7 @@ class Signature:
                 return False
             if parameter.quick is not None and type(value) not in parameter.quick:
                 return False
-        return all(at < given or name in kwargs for at, name in self.required)
+        return given >= self.least or all(at < given or name in kwargs for at, name in self.required)
 
     def faults(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
         """All faults of a call: arguments that are missing, too many or unexpected, misfits."""

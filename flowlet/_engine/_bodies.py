@@ -18,7 +18,7 @@ from ._crossing import SETTLE, grace_of, park
 from ._failures import awaited
 from ._loops import Port, current_port
 from ._middleware import athrough, through, wrapping
-from ._runs import begin, cancel, close, conclude, end, expire, raise_end
+from ._runs import begin, cancel, close, conclude, end, expire, late, raise_end
 from ._runtimes import port_of
 from ._threads import Latch
 from ._watch import Watch
@@ -46,8 +46,7 @@ def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
         frame.run = None
     if run.plugins is not None:
         exc = run.plugins.close(run.scope) or exc
-    if exc is None and run.scope.reason is None and run.deadline is None:
-        end(run, "completed", result)
+    if exc is None and run.scope.reason is None and not late(run) and end(run, "completed", result):
         close(run)
         return result
     try:

@@ -13,8 +13,9 @@ from ..specs import Spec, bare, is_async, spec_of
 from ._bodies import drive, inline
 from ._bridge import Drive, in_body, suspend
 from ._crossing import in_thread, on_loop
+from ._exit import Background
 from ._failures import ASYNC_CODE, check_callable, no_bridge
-from ._launch import await_end, launch, launch_thread, outcome, waited
+from ._launch import await_end, launch_task, launch_thread, outcome, waited
 from ._loops import current_port, in_ipython, running_loop
 from ._runs import cancel, expire, new_run
 from ._runtimes import port_of
@@ -50,12 +51,12 @@ def run_sync(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     if looping and not in_ipython():
         raise _not_here(fn)
     run = new_run(fn, args, kwargs, frame)
-    body = _bare_workflow(fn)
-    if run.timeout is None and not looping and not is_async(body):
+    body, asynchronous = _body_of(fn)
+    if run.timeout is None and not looping and not asynchronous:
         run.fetched = True
         return inline(run, body, args, kwargs)
     try:
-        return waited(launch if is_async(body) else launch_thread, run, body, args, kwargs)
+        return waited(launch_task if asynchronous else launch_thread, run, body, args, kwargs)
     except KeyboardInterrupt:
         cancel(run)  # it may come before the wait has begun
         raise
@@ -72,10 +73,12 @@ def _not_here(fn: Function) -> BridgeError:
     )
 
 
-def _bare_workflow(fn: Function) -> Function:
-    """The body of a workflow; a step stays as it is, since the run records its call."""
+def _body_of(fn: Function) -> tuple[Function, bool]:
+    """The body of a workflow, and whether it is async; a step stays as it is, since the run records its call."""
     spec = spec_of(fn)
-    return bare(fn, spec) if spec is not None and spec.kind == "workflow" else fn
+    if spec is None:
+        return fn, is_async(fn)
+    return (bare(fn, spec) if spec.kind == "workflow" else fn), spec.is_async
 
 
 def _run_inside(
@@ -102,8 +105,8 @@ def _arun_new(
 ) -> Coroutine[Any, Any, Any]:
     run = new_run(fn, args, kwargs, frame)
     run.fetched = True
-    body = _bare_workflow(fn)
-    if is_async(body):
+    body, asynchronous = _body_of(fn)
+    if asynchronous:
         return drive(run, body, args, kwargs)
     return _in_thread_of_its_own(run, body, args, kwargs)
 
@@ -161,7 +164,13 @@ def start_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ru
     if run.deadline is not None:
         timer = process.of(Watch).at(run.deadline, partial(expire, run))
         run.on_end(timer.cancel)
-    launch(run, _bare_workflow(fn), args, kwargs)
+    body, asynchronous = _body_of(fn)
+    if asynchronous:
+        launch_task(run, body, args, kwargs)
+    else:
+        if parent is None:
+            process.of(Background).add(run)
+        launch_thread(run, body, args, kwargs)
     return run
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
@@ -13,7 +12,6 @@ import anyio
 from ..context import Frame, RunRecord
 from ..errors import FlowletError, RunStopped
 from ..settings import process
-from ..specs import is_async
 from ._bodies import drive, inline
 from ._crossing import COURTESY, SETTLE, abandon, grace_of
 from ._exit import Background
@@ -29,22 +27,6 @@ Done = Callable[[], object]
 
 def _nothing() -> None:
     return
-
-
-def launch(
-    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], done: Done = _nothing
-) -> None:
-    """Start *run* on a worker thread or a loop, by the colour of *fn*, and return at once.
-
-    *done* is called when the run is over.
-    """
-    if run.parent is None:
-        process.of(Background).add(run)
-    if is_async(fn):
-        run.on_end(done)
-        _launch_task(run, fn, args, kwargs)
-    else:
-        launch_thread(run, fn, args, kwargs, done)
 
 
 def launch_thread(
@@ -69,8 +51,10 @@ def launch_thread(
 
 def _in_thread(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     library.set(None)
-    with suppress(BaseException):  # kept in the record
+    try:
         inline(run, fn, args, kwargs)
+    except BaseException:  # noqa: BLE001 -- kept in the record
+        return
 
 
 class _RunJob(Job):
@@ -191,8 +175,14 @@ class _RunTask:
             process.of(Runtimes).retire(self.port, self.run, name)
 
 
-def _launch_task(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def launch_task(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], done: Done = _nothing
+) -> None:
+    """Start the async *run* on a loop and return at once; *done* is called when it is over."""
+    if run.parent is None:
+        process.of(Background).add(run)
     run.kept = True
+    run.on_end(done)
     try:
         _RunTask(run).start(fn, args, kwargs)
     except BaseException as exc:

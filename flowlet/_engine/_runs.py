@@ -134,6 +134,11 @@ def end(run: RunRecord, state: RunState, result: object = None, error: BaseExcep
     return True
 
 
+def late(run: RunRecord) -> bool:
+    """Whether the time of *run* is over."""
+    return run.deadline is not None and time.monotonic() >= run.deadline
+
+
 def expire(run: RunRecord) -> None:
     """End *run* as timed out, with the figures of this moment, and stop what is left of it."""
     if run.over or run.timeout is None:
@@ -162,7 +167,7 @@ def conclude(run: RunRecord, result: object, exc: BaseException | None) -> None:
             end(run, "failed", error=exc)
         elif run.scope.reason is not None:
             end_stopped(run)
-        elif run.deadline is not None and time.monotonic() >= run.deadline:
+        elif late(run):
             expire(run)
         elif exc is None:
             end(run, "completed", result)
@@ -183,9 +188,7 @@ def end_stopped(run: RunRecord) -> None:
 
 
 def close(run: RunRecord) -> None:
-    run.scope.unhook()
-    run.scope.stop(run.state)
-    run.scope.leave()
+    run.scope.end(run.state)
     for step in run.steps:
         step.run = None  # no cycles: a run that nobody holds goes at once
     run.port = None  # and none keeps what belongs to its loop

@@ -278,6 +278,6 @@ class Latch:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait at most *timeout* seconds; whether it was set. Signals get through."""
-        return self._lock.acquire(
-            timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX))
-        )
+        if timeout is None:
+            return self._lock.acquire()
+        return self._lock.acquire(timeout=max(0.0, min(timeout, threading.TIMEOUT_MAX)))
