@@ -1,6 +1,7 @@
 """Every example runs as a user would run it, without a model."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,22 @@ def test_example_runs_offline(example: Path) -> None:
     assert "Traceback" not in ran.stderr
     assert "Exception ignored" not in ran.stderr
     assert ran.stdout.strip()
+
+
+def test_the_tests_of_an_example_pass() -> None:
+    """Those of the example of testing, as a user would run them: without model, key or network."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", FOLDER / "testing"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        env=environment,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert re.search(r"^flowlet: .* \$0\), 9 replayed$", ran.stdout, re.MULTILINE), ran.stdout
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

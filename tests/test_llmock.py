@@ -169,7 +169,7 @@ def test_an_answer_that_is_too_slow_is_asked_for_again(llmock, call) -> None:
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_broken_stream_is_no_answer(llmock, call, fault, after) -> None:
     """The step is tried again, and its text is that of the whole stream."""
-    llmock.pace(20)  # else all may be sent before we hang up, which llmock takes for a stream that was accepted
+    llmock.pace(20)  # else all is sent before we hang up, and llmock thinks it was accepted
     getattr(llmock.reply("one two three four five six", times=None), fault)(after_chunks=after)
     assert call(read) == "one two three four five six"
     resilient(llmock, 2, 1)
