@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from attrs import evolve, field, fields, frozen
+from attrs import asdict, evolve, field, fields, frozen
 
 from ._conversation import Conversation
 from ._engine import _models, _streams
@@ -124,16 +124,25 @@ class _Model:
         provider, name, model = resolve(self.model)
         return Target(provider, name, self.attempts or process.settings.attempts), model
 
-    def _request(self, messages: str | Sequence[Message], target: Target, model: str) -> Request:
-        given = _messages(messages)
-        system = () if self.system is None else (Message("system", self.system),)
+    def __flowlet_key__(self) -> JsonValue:
+        """Say which model is asked, and how, for what tells one call of a step from another."""
+        model = _chosen(self.model)
+        return {"model": model, "system": self.system, "parameters": asdict(self._parameters(model))}
+
+    def _parameters(self, model: str) -> Parameters:
         parameters = Parameters(
             self.temperature, self.max_tokens, self.top_p, self.seed, self.stop, self.extra
         )
         models = process.settings.models
-        for name in (f"{target.name}:{model}", "default"):
+        for name in (model, "default"):
             if name in models:
                 parameters = _filled(parameters, models[name])
+        return parameters
+
+    def _request(self, messages: str | Sequence[Message], target: Target, model: str) -> Request:
+        given = _messages(messages)
+        system = () if self.system is None else (Message("system", self.system),)
+        parameters = self._parameters(f"{target.name}:{model}")
         timeout = self.timeout or process.settings.call_timeout
         return Request(model, system + given, parameters, None, timeout)
 
@@ -270,15 +279,19 @@ def resolve(pinned: str | None) -> tuple[LLMProvider, str, str]:
     Raises:
         ConfigError: nothing says which provider to use, or it does not exist.
     """
-    frame = current.get()
-    asked = None if frame is None else frame.model
-    chosen = asked or process.settings.model
-    if chosen != "offline":
-        chosen = pinned or chosen
+    chosen = _chosen(pinned)
     name, _, model = chosen.partition(":")
     instead = stand_in.get()
     provider = _find(chosen, name) if instead is None else instead(name, partial(_find, chosen, name))
     return provider, name, model or name
+
+
+def _chosen(pinned: str | None) -> str:
+    """What is asked here: ``offline`` where that is set, else the *pinned* model, or that of the run or the settings."""
+    frame = current.get()
+    asked = None if frame is None else frame.model
+    chosen = asked or process.settings.model
+    return chosen if chosen == "offline" else pinned or chosen
 
 
 def _find(chosen: str, name: str) -> LLMProvider:

@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 from .._engine._attempts import Target
 from ..llm import LLM, AsyncLLM
-from ..messages import Request
+from ..messages import JsonValue, Request
 from ._mock_provider import MockProvider
 
 __all__ = ["AsyncMockLLM", "MockLLM"]
@@ -39,6 +39,9 @@ class _Scripted:
             UnusedAnswers: there were fewer.
         """
         self.provider.verify()
+
+    def __flowlet_key__(self) -> JsonValue:
+        return {"model": "mock"}
 
     def _target(self) -> tuple[Target, str]:
         return Target(self.provider, self.provider.name, 1), "mock"
