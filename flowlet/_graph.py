@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 __all__ = ["circles", "drawn", "mermaid", "stages"]
 
 Needs = Mapping[str, Collection[str]]
 _MOST = 50
+_SHOWN = 12
 _WORDS = frozenset(  # of Mermaid; as the name of a box they break the drawing
-    ["call", "class", "classDef", "click", "default", "direction", "end", "flowchart", "graph", "href", "interpolate", "linkStyle", "style", "subgraph"]
+    [
+        "call",
+        "class",
+        "classDef",
+        "click",
+        "default",
+        "direction",
+        "end",
+        "flowchart",
+        "graph",
+        "href",
+        "interpolate",
+        "linkStyle",
+        "style",
+        "subgraph",
+    ]
 )
 
 
@@ -51,9 +67,9 @@ def stages(needs: Needs) -> list[list[str]]:
     return [stage for stage in found if stage]
 
 
-def drawn(circle: Iterable[str]) -> str:
-    """A circle in one line: ``a → b → a``."""
-    return " → ".join(circle)
+def drawn(circle: Sequence[str]) -> str:
+    """A circle in one line: ``a → b → a``; of a long one its beginning and its end."""
+    return " → ".join(circle if len(circle) <= _SHOWN else (*circle[: _SHOWN // 2], "…", *circle[-2:]))
 
 
 def mermaid(boxes: Mapping[str, str], arrows: Iterable[tuple[str, str, str]]) -> str:

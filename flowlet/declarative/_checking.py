@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from attrs import define, evolve, field
@@ -20,6 +20,9 @@ from ._values import Reference, Value
 
 __all__ = ["checked"]
 
+_MOST = 50
+"""To so many unknown names the nearest is sought, which takes its time; no more are told."""
+
 
 def checked(plan: Plan, faults: list[Fault]) -> Plan:
     """Note what is wrong in *plan*, and give it with the hint of its result."""
@@ -33,19 +36,17 @@ def checked(plan: Plan, faults: list[Fault]) -> Plan:
 
 def _misnamed(plan: Plan) -> Iterator[Fault]:
     known = [*plan.inputs, *plan.steps]
+    unknown = [r for r in plan.output.references if r.name not in known]
     for name, step in plan.steps.items():
         if name in plan.inputs:
             yield Fault(step.place, f"{name} is an input already; give the step another name")
-        yield from (
-            _unknown(r, known) for r in step.references if r.name not in known and r not in step.after
-        )
-        for reference in step.after:
-            if reference.name not in plan.steps:
-                yield _no_step(reference, plan)
-    yield from (_unknown(r, known) for r in plan.output.references if r.name not in known)
+        unknown += (r for r in step.references if r.name not in known and r not in step.after)
+        yield from (_no_step(r, plan) for r in step.after if r.name not in plan.steps)
+    for number, reference in enumerate(unknown):
+        yield _unknown(reference, known if number < _MOST else ())
 
 
-def _unknown(reference: Reference, known: Iterable[str]) -> Fault:
+def _unknown(reference: Reference, known: Collection[str]) -> Fault:
     name = reference.name
     if name == ITEM:
         return Fault(reference.place, "{item} is what a for_each goes through; there is none here")

@@ -16,9 +16,10 @@ from attrs import frozen
 from .. import _rules as rules
 from .._section_schema import schema_of
 from .._sections import Rule, Section, Table
+from .._source import LIMIT
 from .._yaml import Node
 
-__all__ = ["ITEM", "SAMPLING", "SCHEMA", "TOGETHER", "WORKFLOW", "schema"]
+__all__ = ["ITEM", "SAMPLING", "SCHEMA", "TEXTS", "TOGETHER", "WORKFLOW", "schema"]
 
 ITEM = "item"
 """What the item of a ``for_each`` is called."""
@@ -28,11 +29,12 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 _HINT = 'a type such as str, list[str], int | None, Literal["a", "b"] or module:Class'
 
 
-def _text(expected: str, pattern: str = r"(?s:.*\S.*)", shown: str = r"\S") -> Rule:
+def _text(expected: str, pattern: str = r"\S", most: int = LIMIT) -> Rule:
     def accepts(value: object) -> bool:
-        return isinstance(value, str) and re.fullmatch(pattern, value) is not None
+        return isinstance(value, str) and len(value) <= most and re.search(pattern, value) is not None
 
-    return Rule(expected, accepts, {"type": "string", "pattern": shown})
+    short = {} if most == LIMIT else {"maxLength": most}
+    return Rule(expected, accepts, {"type": "string", "pattern": pattern, **short})
 
 
 def _anything(expected: str, **schema: object) -> Rule:
@@ -57,7 +59,7 @@ def _is_name(value: object) -> bool:
 
 
 def _is_condition(value: object) -> bool:
-    return isinstance(value, bool | dict) or (isinstance(value, str) and bool(value.strip()))
+    return isinstance(value, bool | dict) or (isinstance(value, str) and 0 < len(value.strip()) <= 2000)
 
 
 # These classes are never made: they say which keys are required, and what each key does.
@@ -129,13 +131,13 @@ _SAMPLING = {
 }
 SAMPLING = tuple(_SAMPLING)
 """Keys of a step that say how its model is asked."""
-_PROMPT = {"returns": _text(_HINT), "system": _text("a text"), **_SAMPLING}
+_PROMPT = {"returns": _text(_HINT, most=500), "system": _text("a text"), **_SAMPLING}
 _COMMON = {
     "model": rules.MODEL,
     "when": Rule(
         'a condition such as score > 3 and kind in ["a", "b"]',
         _is_condition,
-        {"type": ["string", "boolean", "object"]},
+        {"type": ["string", "boolean", "object"], "maxLength": 2000},
     ),
     "else": _anything("a value"),
     "for_each": _anything("a list, or a reference to one such as {points}"),
@@ -145,6 +147,8 @@ _COMMON = {
     "timeout": rules.SOME_SECONDS,
     "description": _text("a text"),
 }
+TEXTS = ("prompt", "system", "with", "else", "for_each")
+"""Keys of a step in whose texts ``{name}`` is a reference."""
 TOGETHER = {"with": "use", "else": "when", "max_concurrency": "for_each", **dict.fromkeys(_PROMPT, "prompt")}
 """Keys of a step, each with another one that it needs."""
 NAME = Rule(
@@ -155,7 +159,7 @@ NAME = Rule(
 _INPUT = Section(
     InputFormat,
     {
-        "type": _text(_HINT),
+        "type": _text(_HINT, most=500),
         "default": Rule("a value", lambda _: True, {}),
         "description": _text("a text"),
     },
@@ -178,7 +182,7 @@ _STEP = Section(
 WORKFLOW = Section(
     WorkflowFormat,
     {
-        "name": _text("a name of letters, digits, _, - and .", r"\w[\w.-]{0,99}", r"^\w[\w.-]{0,99}$"),
+        "name": _text("a name of letters, digits, _, - and .", r"^\w[\w.-]*$", 100),
         "description": _text("a text"),
         "model": rules.MODEL,
         "timeout": rules.SOME_SECONDS,

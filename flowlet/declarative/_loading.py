@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ..settings import process
 from ._checking import checked
 from ._format import WORKFLOW
 from ._plan import Plan
-from ._reading import read_plan
+from ._reading import read_plan, texts
 from ._values import misused
 
 __all__ = ["plan_in"]
@@ -55,7 +56,8 @@ def _plan(node: Node, file: Path, faults: list[Fault]) -> Plan:
     node = without_secrets(node, process.redactor.redact, faults, names=False)
     kept = read(node, WORKFLOW, faults, "key")
     plan = read_plan(kept, re.sub(r"[^\w.-]", "_", file.stem) or "workflow", faults)
-    faults += misused(kept, {**plan.inputs, **plan.steps})
+    known = {**plan.inputs, **plan.steps}
+    faults += islice((fault for text in texts(kept) for fault in misused(text, known)), 100)
     return checked(plan, faults)
 
 

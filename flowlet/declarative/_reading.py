@@ -19,14 +19,14 @@ from ..llm import AsyncLLM
 from ..messages import JsonValue
 from ..prompts import asking
 from ._conditions import Condition, read_condition
-from ._format import SAMPLING, TOGETHER
+from ._format import SAMPLING, TEXTS, TOGETHER
 from ._functions import Unusable, as_step, function_of
 from ._hints import read_hint
 from ._plan import Argument, Input, Plan, Step
 from ._tokens import Misread
 from ._values import Constant, Reference, references_in, value_in
 
-__all__ = ["read_plan"]
+__all__ = ["read_plan", "texts"]
 
 Nodes = Mapping[str, Node]
 Function = Callable[..., Any]
@@ -48,6 +48,14 @@ def read_plan(node: Node, name: str, faults: list[Fault]) -> Plan:
         value_in(nodes["output"]) if "output" in nodes else last,
         {key: nodes[key].plain() for key in ("model", "timeout") if key in nodes},
     )
+
+
+def texts(node: Node) -> Iterator[Node]:
+    """The parts of a workflow in whose texts there may be references."""
+    nodes = _nodes(node)
+    yield from (nodes[key] for key in ("output",) if key in nodes)
+    for step in _part(nodes, "steps").values():
+        yield from (part for key, part in _nodes(step).items() if key in TEXTS)
 
 
 def _nodes(node: Node) -> Nodes:
