@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .messages import Completion, Message, Parameters
     from .metrics import CallRecord, ExecutionMetrics, StepMetrics, TokenUsage, Usage
     from .observers.logs import log_to
-    from .plugins import get_step, register_step
+    from .plugins import get_step, register_middleware, register_step
     from .pricing import Price
     from .prompts import chain, prompt
     from .protocols import ModelCall, RunCall, StepCall
@@ -103,6 +103,7 @@ __all__ = [
     "log_to",
     "pmap",
     "prompt",
+    "register_middleware",
     "register_provider",
     "register_step",
     "report",
@@ -123,7 +124,7 @@ _HOMES = {
     "llm": "LLM AsyncLLM register_provider",
     "messages": "Completion Message Parameters",
     "observers.logs": "log_to",
-    "plugins": "get_step register_step",
+    "plugins": "get_step register_middleware register_step",
     "prompts": "chain prompt",
     "protocols": "ModelCall RunCall StepCall",
     "pricing": "Price",

@@ -93,7 +93,7 @@ class Settings(Value):
         changed_code: what becomes of a recorded result when the code of its step has changed since.
         pii: what becomes of personal data in model calls.
         observers: called with every event.
-        middleware: wraps the steps, model calls and runs of every run, the first one outermost.
+        middleware: wraps the steps, model calls and runs of every run, the first one outermost; functions, or names of plugins.
         providers: providers by name, beside the built-in ones.
     """
 
@@ -113,5 +113,5 @@ class Settings(Value):
     changed_code: ChangedCode = "error"
     pii: Guard | None = None
     observers: tuple[Observer, ...] = ()
-    middleware: tuple[Middleware, ...] = ()
+    middleware: tuple[Middleware | str, ...] = ()
     providers: Mapping[str, LLMProvider] = {}

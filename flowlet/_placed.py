@@ -103,7 +103,7 @@ class _Reading:
         if isinstance(kind, Table):
             return self.table(node, kind, path)
         data = node.data
-        if kind.accepts(data):
+        if kind.accepts(node.plain() if isinstance(data, tuple) else data):
             return node
         found = "a list" if isinstance(data, tuple) else "a group" if isinstance(data, dict) else None
         message = f"expected {kind.expected}, found {found}" if found else kind.misfit(data)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from attrs import frozen
 
@@ -14,14 +14,14 @@ from ._suggest import nearest
 from .context import current, describe
 from .errors import DefinitionError, PluginError
 from .events import PluginFailed, RunInfo
-from .settings import process
+from .settings import process, wrong
 
 __all__ = ["Found", "Plugins", "find", "installed", "register", "tell", "unknown"]
 
 _REGISTERS = {"provider": "provider", "step": "fn", "middleware": "fn"}
 
 
-@frozen
+@frozen(eq=False)
 class Found:
     """A plugin and what stands for it: a function, a class, an object."""
 
@@ -41,6 +41,8 @@ class Plugins:
         self._entries: dict[tuple[Kind, str], list[Entry]] = {}
         self._loaded: dict[tuple[Kind, str], Found] = {}
         self._broken: dict[tuple[Kind, str], str] = {}
+        self.objects: dict[Found, Callable[..., Any]] = {}
+        """Middleware that was made or taken for its name."""
 
     def known(self) -> dict[tuple[Kind, str], list[Entry]]:
         """The entry points by kind and name."""
@@ -102,7 +104,7 @@ def tell(plugin: Plugin, error: str, info: RunInfo | None = None) -> None:
     process.notice(PluginFailed(info, time.time(), told, error, plugin.distribution, plugin.version))
 
 
-def register(kind: Kind, name: str, value: object, target: str) -> None:
+def register(kind: Kind, name: str, value: object) -> None:
     """Make *value* known as *name*, in place of what had that name.
 
     Raises:
@@ -112,7 +114,8 @@ def register(kind: Kind, name: str, value: object, target: str) -> None:
         raise DefinitionError(
             f"{name!r} can't name a {kind}: expected text without a colon, since module:name is a place in code"
         )
-    found = Found(Plugin(kind, name, target=target), value)
+    place = getattr(value, "__qualname__", type(value).__qualname__)
+    found = Found(Plugin(kind, name, target=f"{getattr(value, '__module__', '')}:{place}"), value)
     with process.lock:
         process.registered = {**process.registered, (kind, name): found}
 
@@ -125,6 +128,51 @@ def find(kind: Kind, name: str) -> Found | None:
     """
     registered: Found | None = process.registered.get((kind, name))
     return process.of(Plugins).get(kind, name) if registered is None else registered
+
+
+def middleware_named(name: str) -> Callable[..., Any]:
+    """The function that the middleware *name* is; of a class one object is made.
+
+    Raises:
+        ConfigError: there is no such middleware.
+        PluginError: it is broken.
+    """
+    found = find("middleware", name)
+    if found is None:
+        raise wrong("middleware", name, unknown("middleware", name))
+    objects = process.of(Plugins).objects
+    fn: Callable[..., Any] | None = objects.get(found)
+    return objects.setdefault(found, _made_middleware(found)) if fn is None else fn
+
+
+def _made_middleware(found: Found) -> Callable[..., Any]:
+    value = found.value
+    if isinstance(value, type):
+        value = made(found.plugin, value)
+    if not callable(value):
+        raise PluginError(f"{found.plugin} can't be used: expected a function, found {type(value).__name__}")
+    return cast("Callable[..., Any]", value)
+
+
+def made(plugin: Plugin, cls: Callable[[], Any]) -> Any:
+    """Make the object that stands for *plugin*, of its class.
+
+    Raises:
+        PluginError: that failed.
+    """
+    try:
+        return cls()
+    except BaseException as exc:
+        if from_outside(exc):
+            raise
+        tell(plugin, describe(exc))
+        raise PluginError(f"{plugin} can't be made: {describe(exc)}") from exc
+
+
+def middleware_known(fn: Callable[..., Any]) -> Plugin | None:
+    """The plugin that *fn* stands for, if it was ever asked for by its name."""
+    objects = process.of(Plugins).objects
+    return next((found.plugin for found, value in list(objects.items()) if value is fn), None)
 
 
 def installed(kind: Kind) -> list[str]:

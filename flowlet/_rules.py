@@ -14,6 +14,7 @@ __all__ = [
     "DOLLARS",
     "FUNCTIONS",
     "JOURNAL",
+    "MIDDLEWARE",
     "MODEL",
     "MODEL_OF_PROVIDER",
     "MODEL_OR_DEFAULT",
@@ -82,6 +83,13 @@ def _are_functions(value: object) -> bool:
     return isinstance(value, tuple) and all(map(callable, cast("tuple[object, ...]", value)))
 
 
+def _are_middleware(value: object) -> bool:
+    if not isinstance(value, str | list | tuple):
+        return False
+    found = cast("list[object]", value.replace(",", " ").split() if isinstance(value, str) else value)
+    return all(callable(one) or (isinstance(one, str) and bool(one.strip())) for one in found)
+
+
 MODEL = _text('a model such as "openai:gpt-5-mini", or "offline"', r"\S+")
 MODEL_OF_PROVIDER = _text("provider:model, such as openai:gpt-5-mini", r"[^\s:]+:\S+")
 MODEL_OR_DEFAULT = _text(
@@ -121,5 +129,10 @@ TEMPERATURE = _number("a number from 0 to 2", 0, 2)
 SHARE = _number("a number from 0 to 1", 0, 1)
 DOLLARS = _number("a number of US dollars, 0 or more, such as 0.5", 0, _LONGEST)
 PRICE = _number("US dollars per million tokens, 0 or more, such as 0.25", 0, _LONGEST)
+MIDDLEWARE = Rule(
+    "a list of names of middleware (functions, in Python)",
+    _are_middleware,
+    {"type": "array", "items": {"type": "string", "pattern": r"\S"}},
+)
 FUNCTIONS = Rule("a sequence of functions", _are_functions)
 PROVIDERS = Rule("a mapping of names to providers", lambda value: isinstance(value, Mapping))

@@ -36,6 +36,11 @@ class Rule:
         """Whether it is text, so that 5 is no number."""
         return (self.schema or {}).get("type") == "string"
 
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list; a text is one of its words then."""
+        return (self.schema or {}).get("type") == "array"
+
     def misfit(self, found: object) -> str:
         """Say what is wrong with *found*, and what to write."""
         from ._data.faults import shown  # not with this module, which every program loads
@@ -145,4 +150,6 @@ def _made(value: Any, kind: Rule | Section | Table) -> Any:
         return make(value, kind)
     if isinstance(kind, Table):
         return {name: make(item, kind.item) for name, item in value.items()}
+    if kind.is_list:
+        return tuple(value.replace(",", " ").split() if isinstance(value, str) else value)
     return value

@@ -69,7 +69,7 @@ SECTION = Section(
         "journal": rules.JOURNAL,
         "changed_code": rules.one_of("error", "reuse", "rerun"),
         "observers": rules.FUNCTIONS,
-        "middleware": rules.FUNCTIONS,
+        "middleware": rules.MIDDLEWARE,
         "providers": rules.PROVIDERS,
     },
 )

@@ -39,6 +39,21 @@ def from_file(
     return cast("dict[str, Any]", read(without_secrets(node, redact, faults), section, faults).plain())
 
 
+def place_of(path: Path | None, environment: Mapping[str, str], name: str, value: str) -> Place | str | None:
+    """Where *value* stands in the list that the setting *name* is: in the file, or the name of the variable."""
+    variable = f"FLOWLET_{name.upper()}"
+    if value in environment.get(variable, "").replace(",", " ").split():
+        return variable
+    try:
+        source = Source.read(path or Path(FILE), FILE if path is None else str(path))
+    except FileNotFoundError:
+        return None
+    node = None if isinstance(source, Fault) else parse(source, [])
+    listed = node.data.get(name) if node is not None and isinstance(node.data, dict) else None
+    items = () if listed is None else listed.data if isinstance(listed.data, tuple) else (listed,)
+    return next((item.place for item in items if value in (item.text or "").replace(",", " ").split()), None)
+
+
 def _missing(path: Path | None) -> list[Fault]:
     if path is not None:
         place = Place(Source(str(path), ""))

@@ -19,10 +19,11 @@ from ._entry_points import Plugin
 from ._functions import build
 from ._plugins import Found, find, register, unknown
 from .errors import DefinitionError, InputError, PluginError
+from .protocols import Middleware
 from .settings import process
 from .specs import Spec, is_async, spec_of
 
-__all__ = ["get_step", "register_step"]
+__all__ = ["get_step", "register_middleware", "register_step"]
 
 _LIFETIMES = ("run", "process")
 
@@ -45,8 +46,20 @@ def register_step(name: str, fn_or_plugin: Callable[..., Any]) -> None:
     reason = _no_step(fn_or_plugin)
     if reason is not None:
         raise DefinitionError(f"register_step({name!r}, ...): {reason}")
-    module, place = getattr(fn_or_plugin, "__module__", ""), getattr(fn_or_plugin, "__qualname__", None)
-    register("step", name, fn_or_plugin, f"{module}:{place or type(fn_or_plugin).__qualname__}")
+    register("step", name, fn_or_plugin)
+
+
+def register_middleware(name: str, fn: Middleware) -> None:
+    """Make a middleware known as *name*, for the settings and options that name it.
+
+    Raises:
+        DefinitionError: it can't be called, or *name* can't be a name.
+    """
+    if not callable(fn):
+        raise DefinitionError(
+            f"register_middleware({name!r}, ...): expected a function, found {type(fn).__name__}"
+        )
+    register("middleware", name, fn)
 
 
 def get_step(name: str) -> Callable[..., Any]:

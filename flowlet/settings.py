@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .redaction import Redactor
     from .specs import Backend
 
-__all__ = ["Budgets", "LogSettings", "OpenAISettings", "Settings", "check", "configure", "process"]
+__all__ = ["Budgets", "LogSettings", "OpenAISettings", "Settings", "check", "configure", "process", "wrong"]
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Changes(TypedDict, total=False):
     changed_code: ChangedCode
     pii: Guard
     observers: Iterable[Observer]
-    middleware: Iterable[Middleware]
+    middleware: Iterable[Middleware | str]
     providers: Mapping[str, LLMProvider]
 
 
@@ -317,6 +317,15 @@ def _sources(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     return found
 
 
+def wrong(name: str, value: str, message: str) -> ConfigError:
+    """The error of a setting whose *value* turned out to be wrong when it was used, with its place in the file."""
+    from ._settings_sources import place_of
+    from ._source import Fault, render
+
+    fault = Fault(place_of(_file(), os.environ, name, value) or f"middleware={value!r}", message)
+    return ConfigError(f"the {name} can't be used:", tuple(map(_redacted, render([fault]))))
+
+
 def _checked(changes: Mapping[str, object]) -> dict[str, Any]:
     from ._placed import check as check_value
     from ._settings_rules import SECTION
@@ -331,7 +340,7 @@ def _checked(changes: Mapping[str, object]) -> dict[str, Any]:
             faults.append(Fault(name, "no such setting" + (f"; did you mean {hint}?" if hint else "")))
             continue
         if name in ("observers", "middleware") and isinstance(value, Iterable):
-            found[name] = tuple(cast("Iterable[object]", value))
+            found[name] = (value,) if isinstance(value, str) else tuple(cast("Iterable[object]", value))
         check_value(name, found[name], SECTION.fields[name], faults)
     _refuse("configure():", faults)
     return found

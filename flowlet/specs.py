@@ -85,7 +85,7 @@ class RunOptions(Value):
     tags: tuple[str, ...] = ()
     backend: Backend | None = None
     model: str | None = None
-    middleware: tuple[Callable[..., object], ...] = ()
+    middleware: tuple[Callable[..., object] | str, ...] = ()
     budget: Budget | None = None
     journal: str | PathLike[str] | Journal | None = None
     changed_code: ChangedCode | None = None
@@ -113,7 +113,7 @@ class Options(TypedDict, total=False):
     tags: Iterable[str]
     backend: Backend | None
     model: str | None
-    middleware: Iterable[Callable[..., object]]
+    middleware: Iterable[Callable[..., object] | str]
     budget: Budget | None
     journal: str | PathLike[str] | Journal | None
     changed_code: ChangedCode | None
@@ -237,5 +237,5 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "cache": (_cache, "True, how long (a timedelta), or a function of the arguments that gives the key"),
     "retry_on": (_all(_error), "an exception type or several of them"),
     "tags": (_all(_name), "a sequence of names"),
-    "middleware": (_all(callable), "a sequence of functions"),
+    "middleware": (_all(lambda value: callable(value) or _name(value)), "a sequence of functions or names"),
 }

@@ -37,7 +37,7 @@ def workflow(
     tags: Iterable[str] = (),
     backend: Backend | None = None,
     model: str | None = None,
-    middleware: Iterable[Callable[..., Any]] = (),
+    middleware: Iterable[Callable[..., Any] | str] = (),
     budget: Budget | None = None,
 ) -> Callable[[F], F]: ...
 def workflow(fn: F | None = None, /, **options: Any) -> F | Callable[[F], F]:

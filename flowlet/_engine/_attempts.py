@@ -21,7 +21,7 @@ from ..protocols import LLMProvider, ModelCall
 from ..settings import process
 from ._budget import Amount, Hold, Meter, at_most, used
 from ._ledger import Ledger, ProcessMeter
-from ._middleware import wrapping
+from ._middleware import functions, wrapping
 from ._retry import Policy
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ class Attempts:
         own = () if setting is None or setting.action is None else (setting,)
         return (*(one for one in wraps if _is_guard(one)), *own) if wraps else own
 
-    def _wraps(self) -> tuple[Callable[..., Any], ...]:
-        return process.settings.middleware if self.run is None else self.run.middleware
+    def _wraps(self) -> list[Callable[..., Any]]:
+        wraps = process.settings.middleware if self.run is None else self.run.middleware
+        return functions(wraps) if wraps else []
 
     def policy(self) -> Policy:
         return Policy(self.target.attempts, _again, self._told)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from .._entry_points import Plugin
 from .._outside import from_outside
-from .._plugins import tell
+from .._plugins import middleware_known, tell
 from ..context import RunRecord, current, describe
 from ..errors import FlowletError, PluginError, note
+from ..protocols import ModelCall, RunCall, StepCall
 from ..settings import process
 from ._loops import is_cancellation
 
@@ -40,7 +43,7 @@ class Blame:
 
 def blamed(plugin: Plugin, exc: BaseException) -> BaseException:
     """Attribute *exc* to *plugin*, unless it came from outside or is a cancellation; give what the run is to see."""
-    if from_outside(exc) or (is_cancellation(exc) and not isinstance(exc, KeyboardInterrupt | GeneratorExit)):
+    if _is_no_failure(exc):
         return exc
     if isinstance(exc, Exception) and not isinstance(exc, StopIteration | StopAsyncIteration):
         told: BaseException = exc
@@ -51,6 +54,48 @@ def blamed(plugin: Plugin, exc: BaseException) -> BaseException:
         if not isinstance(told, FlowletError) or isinstance(told, PluginError):
             _tell_once(plugin, exc)
     return told
+
+
+def _is_no_failure(exc: BaseException) -> bool:
+    """Whether *exc* only passes: a cancellation, or what came from outside."""
+    own = isinstance(exc, KeyboardInterrupt | GeneratorExit)  # raised by the code itself, unless from outside
+    return from_outside(exc) or (is_cancellation(exc) and not own)
+
+
+def blamed_middleware(middleware: Callable[..., Any], call: Any, exc: BaseException) -> BaseException:
+    """Attribute *exc* to *middleware*, which raised it itself; give what the run is to see.
+
+    The user's own function is told truthfully, with a note; one that has a name is a plugin.
+    """
+    plugin = middleware_known(middleware)
+    if plugin is not None:
+        return blamed(plugin, exc)
+    if not _is_no_failure(exc):
+        note(exc, f"raised by the middleware {_name(middleware)!r} {_place(call)}")
+    return exc
+
+
+def no_completion(middleware: Callable[..., Any], call: Any, result: object) -> BaseException:
+    """The error of a middleware of model calls that gave something else than a completion."""
+    plugin = middleware_known(middleware)
+    who = f"middleware {_name(middleware)!r}" if plugin is None else str(plugin)
+    error = PluginError(
+        f"{who} {_place(call)} returned {type(result).__name__}, expected a Completion: "
+        "return what next(call) gives, or a Completion(text)"
+    )
+    return error if plugin is None else blamed(plugin, error)
+
+
+def _name(middleware: Callable[..., Any]) -> str:
+    return str(getattr(middleware, "__qualname__", type(middleware).__qualname__))
+
+
+def _place(call: Any) -> str:
+    if isinstance(call, StepCall):
+        return f"around step {call.step!r}"
+    if isinstance(call, ModelCall):
+        return f"around a call of model '{call.provider}:{call.request.model}'"
+    return f"around the run of {call.workflow!r}" if isinstance(call, RunCall) else "around a call"
 
 
 class Told:

@@ -1,7 +1,7 @@
 """Calls on their way through the middleware, each of it in its own colour.
 
 Sync middleware of an async call runs on a worker thread, async middleware of a sync call on the
-run's loop; ``next`` changes sides again.
+run's loop; ``next`` changes sides again. What a middleware raises itself is attributed to it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import re
 import typing
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
+from types import CoroutineType
 from typing import Any
 
 from ..context import Frame
+from ..messages import Completion
 from ..protocols import ModelCall, RunCall, StepCall
 from ._crossing import in_thread, on_loop
 from ._loops import Port, current_port
@@ -47,9 +49,63 @@ def _kinds(target: Callable[..., Any], place: int) -> frozenset[type]:
     return frozenset(kind for kind in KINDS if kind in members) or frozenset(KINDS)
 
 
-def wrapping(middleware: Sequence[Callable[..., Any]], kind: type) -> tuple[Callable[..., Any], ...]:
-    """Those of *middleware* that wrap calls of *kind*."""
-    return tuple(one for one in middleware if kind in kinds_of(one))
+def wrapping(middleware: Sequence[Callable[..., Any] | str], kind: type) -> tuple[Callable[..., Any], ...]:
+    """Those of *middleware* that wrap calls of *kind*, as functions."""
+    return tuple(one for one in functions(middleware) if kind in kinds_of(one))
+
+
+def functions(middleware: Sequence[Callable[..., Any] | str]) -> list[Callable[..., Any]]:
+    """Give *middleware* with what is registered or installed in place of names.
+
+    Raises:
+        ConfigError: there is no middleware of such a name.
+        PluginError: it is broken.
+    """
+    return [_named(one) if isinstance(one, str) else one for one in middleware]
+
+
+def _named(name: str) -> Callable[..., Any]:
+    from .._plugins import middleware_named  # not with this module, which every program loads
+
+    return middleware_named(name)
+
+
+class _Passing:
+    """Tells what a middleware raised itself from what came to it out of ``next``."""
+
+    __slots__ = ("_came",)
+
+    def __init__(self) -> None:
+        self._came: list[BaseException] = []
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        if exc is not None:
+            self._came.append(exc)
+
+    def seen(self, middleware: Callable[..., Any], call: Any, exc: BaseException) -> BaseException:
+        """What the caller is to see of *exc*, which left *middleware*."""
+        came, self._came = self._came, []  # no cycle from the traceback back to here
+        if any(one is exc for one in came):
+            return exc
+        from ._isolation import blamed_middleware  # only failures need it
+
+        return blamed_middleware(middleware, call, exc)
+
+
+def _fitting(middleware: Callable[..., Any], call: Any, result: Any) -> Any:
+    """Give the result of a middleware, if the caller can use it.
+
+    Raises:
+        PluginError: a model call gave no completion.
+    """
+    if type(call) is not ModelCall or isinstance(result, Completion) or type(result) is CoroutineType:
+        return result
+    from ._isolation import no_completion
+
+    raise no_completion(middleware, call, result)
 
 
 def _is_async(middleware: Callable[..., Any]) -> bool:
@@ -65,19 +121,28 @@ def through(
     if not middleware:
         return last(call)
     first, rest = middleware[0], middleware[1:]
+    passing = _Passing()
 
     def following(call: Any) -> Any:
-        return through(rest, call, last, frame, port)
-
-    if not _is_async(first):
-        return first(call, following)
+        with passing:
+            return through(rest, call, last, frame, port)
 
     async def afollowing(call: Any) -> Any:
         job = await in_thread(frame.below(frame.scope), following, (call,), {})
         return job.outcome()
 
     afollowing.__qualname__ = "next"  # in the message about one that was not awaited
-    return on_loop(frame.below(frame.scope), port(), first, (call, afollowing))
+    try:
+        if _is_async(first):
+            result = on_loop(frame.below(frame.scope), port(), first, (call, afollowing))
+        else:
+            result = first(call, following)
+    except BaseException as exc:
+        seen = passing.seen(first, call, exc)
+        if seen is exc:
+            raise
+        raise seen from exc
+    return _fitting(first, call, result)
 
 
 async def athrough(middleware: Sequence[Callable[..., Any]], call: Any, last: Anext, frame: Frame) -> Any:
@@ -85,17 +150,26 @@ async def athrough(middleware: Sequence[Callable[..., Any]], call: Any, last: An
     if not middleware:
         return await last(call)
     first, rest = middleware[0], middleware[1:]
+    port = current_port()
+    passing = _Passing()
 
     async def afollowing(call: Any) -> Any:
-        return await athrough(rest, call, last, frame)
-
-    if _is_async(first):
-        afollowing.__qualname__ = "next"  # in the message about one that was not awaited
-        return await first(call, afollowing)
-    port = current_port()
+        with passing:
+            return await athrough(rest, call, last, frame)
 
     def following(call: Any) -> Any:
         return on_loop(frame.below(frame.scope), port, afollowing, (call,))
 
-    job = await in_thread(frame.below(frame.scope), first, (call, following), {})
-    return job.outcome()
+    afollowing.__qualname__ = "next"  # in the message about one that was not awaited
+    try:
+        if _is_async(first):
+            result = await first(call, afollowing)
+        else:
+            job = await in_thread(frame.below(frame.scope), first, (call, following), {})
+            result = job.outcome()
+    except BaseException as exc:
+        seen = passing.seen(first, call, exc)
+        if seen is exc:
+            raise
+        raise seen from exc
+    return _fitting(first, call, result)

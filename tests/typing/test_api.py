@@ -370,6 +370,7 @@ def extensions() -> None:
     """Providers and middleware of one's own fit without a base class."""
     flowlet.register_provider("echo", Echo())
     flowlet.register_step("log", log_steps)
+    flowlet.register_middleware("log", log_steps)
     assert_type(flowlet.get_step("log"), Callable[..., Any])
     flowlet.register_provider("aecho", AsyncEcho())
     flowlet.configure(middleware=[log_steps], observers=[lambda event: print(event.at)])
