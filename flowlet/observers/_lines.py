@@ -94,7 +94,7 @@ def fields_of(event: Event, redact: Redact, *, prompts: bool = False) -> dict[st
 
 @cache
 def _name_of(kind: type) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__).lower()
 
 
 @cache
