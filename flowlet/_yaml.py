@@ -183,6 +183,9 @@ class _Reader:
         )
         mark = getattr(exc, "context_mark" if opened else "problem_mark", None)
         if mark is not None:
+            before = self.source.lines[mark.line][: mark.column].rstrip() if "<block end>" in problem else ""
+            if before.endswith(("}", "]")):
+                advice = _AFTER
             return Fault(self.source.place(mark.line, mark.column), advice)
         position = getattr(exc, "position", None)
         if isinstance(position, int):
@@ -199,7 +202,11 @@ def _events(text: str) -> Iterator[Any]:
 
 _OTHER = "expected YAML; "
 _CONTROL = "found a control character; remove it, or save the file as plain text"
-_UNCLOSED = "this bracket is not closed, or a comma is missing in it; expected a ] or } for it"
+_UNCLOSED = (
+    "this bracket is not closed, or a comma is missing in it; expected a ] or } for it "
+    "(a text in it that holds brackets goes in quotes)"
+)
+_AFTER = "found what can't follow the bracket; put a text that begins with { or [ in quotes, all of it"
 _COLON = (
     'found a ":" that can\'t stand here; begin this line where those around it begin, see that the line above '
     'has a ":" and no open quote, or put a text with a ":" in quotes'

@@ -17,7 +17,6 @@ from .. import _rules as rules
 from .._section_schema import schema_of
 from .._sections import Rule, Section, Table
 from .._source import LIMIT
-from .._yaml import Node
 
 __all__ = ["ITEM", "SAMPLING", "SCHEMA", "TEXTS", "TOGETHER", "WORKFLOW", "schema"]
 
@@ -43,15 +42,11 @@ def _anything(expected: str, **schema: object) -> Rule:
 
 def _list_of_texts(expected: str) -> Rule:
     def accepts(value: object) -> bool:
-        items = (value,) if isinstance(value, str) else _data(value)
+        items = cast("list[object]", value if isinstance(value, list) else [value])
         return bool(items) and all(isinstance(item, str) and item.strip() for item in items)
 
     text = {"type": "string", "pattern": r"\S"}
     return Rule(expected, accepts, {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]})
-
-
-def _data(value: object) -> tuple[object, ...]:
-    return tuple(node.data for node in cast("tuple[Node, ...]", value)) if isinstance(value, tuple) else ()
 
 
 def _is_name(value: object) -> bool:

@@ -43,6 +43,7 @@ _OTHERS = {
     "boolean": "bool",
     "array": "list",
 }
+_NO_LISTS = (str, bytes, Mapping)
 _COUNTS = {"list": 1, "set": 1, "frozenset": 1, "dict": 2, "Optional": 1}
 
 
@@ -93,12 +94,10 @@ def item_of(hint: Any) -> Any:
     found: list[Any] = []
     for member in members(hint):
         outer = get_origin(member) or member
-        args = [arg for arg in get_args(member) if arg is not ...]
-        if isinstance(outer, type) and not issubclass(outer, Iterable):
+        listed = isinstance(outer, type) and issubclass(outer, Iterable) and not issubclass(outer, _NO_LISTS)
+        if member is not Any and not listed:
             return None
-        if outer is Literal or (isinstance(outer, type) and issubclass(outer, str | bytes | Mapping)):
-            return None
-        found += args or [Any]
+        found += [arg for arg in get_args(member) if arg is not ...] or [Any]
     return either(*found)
 
 
