@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Failure,
         FlowletError,
         InputError,
+        JournalError,
         OutputError,
         PIIRefused,
         PluginError,
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
     from .pricing import Price
     from .prompts import chain, prompt
     from .protocols import ModelCall, RunCall, StepCall
+    from .resuming import RecordedRun, aresume, forget_runs, recorded, recorded_runs, resume, rewind
     from .settings import Budgets, LogSettings, Settings, configure
-    from .specs import Budget
+    from .specs import Budget, ExcludeFromKey
     from .steps import is_step, step
     from .totals import usage
     from .workflows import Run, arun, is_workflow, last_run, run, runs, start, with_options, workflow
@@ -59,10 +61,12 @@ __all__ = [
     "Completion",
     "ConfigError",
     "DefinitionError",
+    "ExcludeFromKey",
     "ExecutionMetrics",
     "Failure",
     "FlowletError",
     "InputError",
+    "JournalError",
     "LLM",
     "LogSettings",
     "Message",
@@ -73,6 +77,7 @@ __all__ = [
     "PluginError",
     "Price",
     "ProviderError",
+    "RecordedRun",
     "Refused",
     "ResultNotReady",
     "Run",
@@ -89,10 +94,12 @@ __all__ = [
     "WorkflowTimeout",
     "agather",
     "apmap",
+    "aresume",
     "arun",
     "chain",
     "configure",
     "failure_of",
+    "forget_runs",
     "gather",
     "get_step",
     "is_step",
@@ -103,10 +110,14 @@ __all__ = [
     "log_to",
     "pmap",
     "prompt",
+    "recorded",
+    "recorded_runs",
     "register_middleware",
     "register_provider",
     "register_step",
     "report",
+    "resume",
+    "rewind",
     "run",
     "runs",
     "start",
@@ -120,7 +131,7 @@ _HOMES = {
     "concurrency": "agather apmap gather pmap",
     "declarative": "load_workflow",
     "display": "live report",
-    "errors": "BridgeError BudgetExceeded ConfigError DefinitionError Failure FlowletError InputError OutputError PIIRefused PluginError ProviderError Refused ResultNotReady RunCancelled RunStopped StepTimeout Truncated WorkflowTimeout failure_of",
+    "errors": "BridgeError BudgetExceeded ConfigError DefinitionError Failure FlowletError InputError JournalError OutputError PIIRefused PluginError ProviderError Refused ResultNotReady RunCancelled RunStopped StepTimeout Truncated WorkflowTimeout failure_of",
     "llm": "LLM AsyncLLM register_provider",
     "messages": "Completion Message Parameters",
     "observers.logs": "log_to",
@@ -128,10 +139,11 @@ _HOMES = {
     "prompts": "chain prompt",
     "protocols": "ModelCall RunCall StepCall",
     "pricing": "Price",
+    "resuming": "RecordedRun aresume forget_runs recorded recorded_runs resume rewind",
     "settings": "Budgets LogSettings Settings configure",
     "steps": "is_step step",
     "metrics": "CallRecord ExecutionMetrics StepMetrics TokenUsage Usage",
-    "specs": "Budget",
+    "specs": "Budget ExcludeFromKey",
     "totals": "usage",
     "workflows": "Run arun is_workflow last_run run runs start with_options workflow",
 }

@@ -11,14 +11,14 @@ CODE_ATTRIBUTE = "__flowlet_code__"
 """On a function that is made of data (a prompt's template): the text that stands for its code."""
 
 
+FILE_ATTRIBUTE = "__flowlet_file__"
+"""On a workflow that is described in a file: that file."""
+
+
 def digest(*parts: str) -> str:
     """Make 32 hexadecimal digits of texts; no two sequences of texts give the same."""
-    made = blake2b(digest_size=16)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        made.update(b"%d:" % len(data))
-        made.update(data)
-    return made.hexdigest()
+    data = "".join([f"{len(part)}:{part}" for part in parts])
+    return blake2b(data.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 @lru_cache(maxsize=4096)

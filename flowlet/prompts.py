@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from attrs import evolve
 
+from ._fingerprint import CODE_ATTRIBUTE
 from ._fits import fits, told
 from ._functions import decorated
 from ._signature import Parameter, signature_of
@@ -78,7 +79,7 @@ def prompt(
         model: LLM = values.pop("llm", llm)
         return model.ask(parsed.render(values), returns)
 
-    signature = _looks(ask, name, {n: hints[n] for n in parsed.names}, returns)
+    signature = _looks(ask, name, {n: hints[n] for n in parsed.names}, returns, template)
     own = inspect.Parameter("llm", inspect.Parameter.KEYWORD_ONLY, default=llm, annotation=LLM)
     signature = signature.replace(parameters=[*signature.parameters.values(), own])
     ask.__signature__ = signature  # type: ignore[attr-defined]
@@ -86,14 +87,17 @@ def prompt(
     return decorated("step", ask, {})
 
 
-def _looks(fn: Callable[..., Any], name: str, hints: Mapping[str, Any], returns: Any) -> inspect.Signature:
-    """Give *fn* a name and a signature of positional parameters."""
+def _looks(
+    fn: Callable[..., Any], name: str, hints: Mapping[str, Any], returns: Any, *code: object
+) -> inspect.Signature:
+    """Give *fn* a name and a signature of positional parameters; *code* is what it is made of."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(n, kind, annotation=hint) for n, hint in hints.items()]
     signature = inspect.Signature(parameters, return_annotation=returns)
     fn.__name__ = fn.__qualname__ = name
     fn.__annotations__ = {**hints, "return": returns}
     fn.__signature__ = signature  # type: ignore[attr-defined]
+    setattr(fn, CODE_ATTRIBUTE, repr((*code, returns)))
     return signature
 
 
@@ -124,8 +128,9 @@ def chain(
             value = await arun(step, value)
         return value
 
-    signature = _looks(run_chain, name, {inputs[0].name: inputs[0].hint}, signature_of(steps[-1]).returns)
-    run_chain.__doc__ = " → ".join(signature_of(step).name for step in steps)
+    returns, names = signature_of(steps[-1]).returns, [signature_of(step).name for step in steps]
+    signature = _looks(run_chain, name, {inputs[0].name: inputs[0].hint}, returns, names)
+    run_chain.__doc__ = " → ".join(names)
     return decorated("workflow", run_chain, {})
 
 
@@ -146,7 +151,7 @@ def asking(
         return await model.ask(template.render(values), returns)
 
     names = dict.fromkeys((*template.names, *(system.names if system else ())), Any)
-    signature = _looks(ask, name, names, returns)
+    signature = _looks(ask, name, names, returns, template, system, llm)
     return decorated("step", ask, {})
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import evolve, frozen
 
 from .._arguments import written
 from .._codec import from_json, to_json
-from .._fingerprint import digest, fingerprint
+from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, digest, fingerprint
 from .._signature import Signature, signature_of
 from ..context import Frame, FullStepRecord, RunRecord, StepRecord, describe
 from ..entries import Entry
@@ -24,6 +25,9 @@ from ._session import OWN, Session
 
 if TYPE_CHECKING:
     from ..specs import Spec
+
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
+_sorted = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 SHOWN = 2000
 """How many characters of a step's arguments are kept, for people to read."""
@@ -78,9 +82,9 @@ class Memo:
 
     def _ended(self, state: RunState, value: str, attempts: int = 1, info: str = "") -> Entry:
         took = time.perf_counter() - self._began
-        return evolve(
-            self._entry, state=state, value=value, at=time.time(), duration=took, attempts=attempts, info=info
-        )
+        e = self._entry  # not evolve(), which takes longer than all the rest
+        told = ("", e.code, time.time(), took, attempts, info)
+        return Entry(e.run_id, e.key, e.kind, e.name, state, e.parent, e.inputs, value, *told)
 
     def _what(self) -> str:
         return f"the result of {_KINDS[self._entry.kind]} {self._entry.name!r}"
@@ -162,7 +166,7 @@ def text_of(value: object, hint: Any, what: str) -> str:
         InputError: it can't be, or it holds a registered secret; *what* it is is told with every fault.
     """
     try:
-        text = json.dumps(to_json(value, hint, exact=True), separators=(",", ":"))
+        text = _encoded(to_json(value, hint, exact=True))
     except InputError as exc:
         raise InputError(f"{what} can't be kept", exc.faults) from None
     return _without_secret(text, what)
@@ -179,7 +183,7 @@ def _cut(text: str) -> str:
 
 
 def canonical(data: Mapping[str, JsonValue]) -> str:
-    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return _sorted(data)
 
 
 def key_at(frame: Frame) -> str:
@@ -260,7 +264,7 @@ def memo_of_root(
     except InputError as exc:
         raise InputError(f"{what} can't be kept", exc.faults) from None
     info = {
-        "target": _target(fn),
+        **_home(fn),
         "model": run.model,
         "backend": run.backend,
         "tags": list(run.tags),
@@ -279,16 +283,15 @@ def memo_of_root(
     return Memo(session, entry, signature.returns)
 
 
-def _target(fn: Callable[..., Any]) -> str | None:
-    """Where *fn* can be found by another process, as ``module:name`` or ``file.py:name``; None for nowhere."""
-    named = getattr(fn, "__flowlet_target__", None)
-    if isinstance(named, str):
-        return named
-    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", "")
-    if module is None or "<" in name:
-        return None
-    file = fn.__globals__.get("__file__") if module == "__main__" and hasattr(fn, "__globals__") else module
-    return None if file is None else f"{file}:{name}"
+def _home(fn: Callable[..., Any]) -> dict[str, str | None]:
+    """Where another process finds *fn*: its name in a module or a file; no name where it has none."""
+    name, module = getattr(fn, "__qualname__", "<unknown>"), getattr(fn, "__module__", None)
+    file = getattr(fn, FILE_ATTRIBUTE, None) or getattr(fn, "__globals__", {}).get("__file__")
+    described = hasattr(fn, FILE_ATTRIBUTE)
+    module = None if module == "__main__" or described else module
+    ours = not described and hasattr(fn, CODE_ATTRIBUTE)  # a chain, which has the name of no variable
+    found = not ours and "<" not in name and (module or file) is not None
+    return {"name": name if found else None, "module": module, "file": file and str(Path(file).absolute())}
 
 
 def memo_of_call(frame: Frame, session: Session, provider: str, request: Request) -> Memo:

@@ -1,0 +1,259 @@
+"""Runs that a journal knows: told, resumed, and run again from a step."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from attrs import evolve, frozen
+
+from ._arguments import read_back
+from ._codec import from_json
+from ._engine._writer import Journals
+from ._signature import signature_of
+from ._target import Unloadable, find, function_in
+from .declarative import load_workflow
+from .entries import ChangedCode, Entry, JournalledRun
+from .errors import ConfigError, InputError, JournalError
+from .messages import Completion, JsonValue
+from .metrics import CallRecord, Usage
+from .settings import process
+from .specs import Options, bare, spec_of
+from .workflows import arun, run, with_options
+
+if TYPE_CHECKING:
+    from .protocols import Journal
+
+__all__ = ["RecordedRun", "aresume", "forget_runs", "recorded", "recorded_runs", "rewind", "resume"]
+
+Function = Callable[..., Any]
+
+
+@frozen(slots=False)
+class RecordedRun:
+    """What a journal holds of a run: how it stands, and its *entries*, the oldest first."""
+
+    run: JournalledRun
+    entries: tuple[Entry, ...]
+
+    @property
+    def inputs(self) -> Mapping[str, JsonValue]:
+        """The inputs, by name."""
+        return cast("dict[str, JsonValue]", json.loads(self._own[0].inputs))
+
+    @property
+    def result(self) -> JsonValue:
+        """The result as JSON; None where there is none (yet)."""
+        value = self._own[-1].value
+        return cast("JsonValue", json.loads(value)) if value else None
+
+    @property
+    def error(self) -> str | None:
+        """What ended the run, where it did not complete."""
+        return self._own[-1].error or None
+
+    @cached_property
+    def calls(self) -> tuple[Entry, ...]:
+        """What is known now of each call: of steps, of models, of child runs."""
+        latest = {entry.key: entry for entry in self.entries if entry.key}
+        return tuple(entry for entry in latest.values() if entry.state != "pending")
+
+    @property
+    def usage(self) -> Usage:
+        """What the recorded answers of models have used."""
+        return Usage.of(map(_record, (entry for entry in self.calls if entry.kind == "call")))
+
+    @property
+    def _own(self) -> list[Entry]:
+        return [entry for entry in self.entries if not entry.key]
+
+
+def _record(entry: Entry) -> CallRecord:
+    provider, _, model = entry.name.partition(":")
+    answer = from_json(json.loads(entry.value), Completion)
+    cost = json.loads(entry.info)["cost"]
+    dollars = None if cost is None else Decimal(cost)
+    return CallRecord(provider, model, answer.usage, dollars, entry.duration, entry.at)
+
+
+def recorded_runs(journal: str | PathLike[str] | Journal | None = None) -> list[JournalledRun]:
+    """Tell the runs in *journal*, or in that of the settings, the newest first.
+
+    Raises:
+        ConfigError: no journal is given, nor set.
+        JournalError: it can't be read.
+    """
+    return list(_store(journal).runs())
+
+
+def recorded(run_id: str, journal: str | PathLike[str] | Journal | None = None) -> RecordedRun:
+    """Tell what *journal*, or that of the settings, holds of a run. Nothing is executed.
+
+    Raises:
+        ConfigError: no journal is given, nor set.
+        JournalError: it can't be read, or does not know the run.
+    """
+    store = _store(journal)
+    found = next((run for run in store.runs() if run.run_id == run_id), None)
+    if found is None:
+        raise JournalError(f"there is no run {run_id!r} in the journal; it has {_some(store.runs())}")
+    return RecordedRun(found, tuple(store.read(run_id)))
+
+
+def _some(runs: Sequence[JournalledRun]) -> str:
+    names = [run.run_id for run in runs[:5]]
+    more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
+    return ", ".join(names) + more if names else "none"
+
+
+def _store(journal: str | PathLike[str] | Journal | None) -> Journal:
+    where = process.settings.journal if journal is None else journal
+    if where is None:
+        raise ConfigError(
+            "no journal is set. Name one: FLOWLET_JOURNAL=runs.db in the environment, journal: runs.db in "
+            'flowlet.yaml, or journal="runs.db" here'
+        )
+    return process.of(Journals).of(where).journal
+
+
+# --- resuming ------------------------------------------------------------------------------------
+
+
+def resume(
+    run_id: str,
+    fn: Function | None = None,
+    /,
+    *,
+    journal: str | PathLike[str] | Journal | None = None,
+    changed_code: ChangedCode | None = None,
+) -> Any:
+    """Go on with a run where it stopped, and wait for its result; that of a completed run is told at once.
+
+    Steps that have finished give their recorded results and do not run again.
+
+    Args:
+        run_id: the run.
+        fn: its workflow, where that can't be imported by its name (one made within a function or a notebook).
+        journal: where it is recorded (default: the setting).
+        changed_code: what becomes of a recorded result when the code of its step has changed since.
+
+    Raises:
+        JournalError: the run is not known, is executed by somebody else, or its workflow can't be found.
+        InputError: the workflow does not take the recorded inputs any more.
+        BridgeError: an event loop runs in this thread; write ``await aresume(...)``. Else as ``run``.
+    """
+    again, args, kwargs = _again(run_id, fn, journal, changed_code)
+    return run(again, *args, **kwargs)
+
+
+async def aresume(
+    run_id: str,
+    fn: Function | None = None,
+    /,
+    *,
+    journal: str | PathLike[str] | Journal | None = None,
+    changed_code: ChangedCode | None = None,
+) -> Any:
+    """Go on with a run in the event loop of the caller, as :func:`resume` does."""
+    again, args, kwargs = await arun(_again, run_id, fn, journal, changed_code)
+    return await arun(again, *args, **kwargs)
+
+
+def _again(
+    run_id: str,
+    fn: Function | None,
+    journal: str | PathLike[str] | Journal | None,
+    changed_code: ChangedCode | None,
+) -> tuple[Function, list[Any], dict[str, Any]]:
+    """The workflow of a run, with the options that it ran with, and its inputs."""
+    found = recorded(run_id, journal)
+    info = json.loads(found.entries[0].info)
+    fn = _workflow(run_id, info) if fn is None else fn
+    options: dict[str, Any] = {"run_id": run_id, "journal": _store(journal)}
+    options |= {name: info[name] for name in ("model", "backend", "tags", "correlation_id") if info[name]}
+    if changed_code is not None:
+        options["changed_code"] = changed_code
+    spec = spec_of(fn)
+    args, kwargs = read_back(signature_of(fn if spec is None else bare(fn, spec), called=True), found.inputs)
+    return with_options(fn, **cast("Options", options)), args, kwargs
+
+
+def _workflow(run_id: str, info: Mapping[str, Any]) -> Function:
+    """Find the workflow of a run by its name, or else in its file."""
+    name, file = info["name"], info["file"]
+    if name is None:
+        raise JournalError(
+            f"the workflow of run {run_id!r} was made within a function or a notebook, and can't be found by "
+            f"its name\n    write:  resume({run_id!r}, the_workflow)"
+        )
+    try:
+        return _in_file(file, name) if info["module"] is None else find(f"{info['module']}:{name}")
+    except (InputError, Unloadable) as exc:
+        if info["module"] is not None and file is not None and Path(file).is_file():
+            return _in_file(file, name)
+        raise JournalError(f"the workflow of run {run_id!r} can't be found: {exc}") from exc
+
+
+def _in_file(file: str, name: str) -> Function:
+    if file.endswith((".yaml", ".yml")):
+        return load_workflow(file)
+    main = sys.modules["__main__"]
+    if Path(getattr(main, "__file__", None) or "").resolve() == Path(file).resolve():
+        return function_in(main, file, name)
+    return find(f"{file}:{name}")
+
+
+# --- changing what is recorded -------------------------------------------------------------------
+
+
+def rewind(run_id: str, step: str, journal: str | PathLike[str] | Journal | None = None) -> None:
+    """Forget what the first call of *step* gave, and all that became known after it; ``resume`` makes it again.
+
+    Raises:
+        JournalError: the run has no such step, or somebody executes it.
+    """
+    store = _store(journal)
+    found = recorded(run_id, journal)
+    first = next((at for at, entry in enumerate(found.entries) if entry.key and entry.name == step), None)
+    if first is None:
+        names = ", ".join(dict.fromkeys(entry.name for entry in found.calls if entry.kind != "call"))
+        raise JournalError(f"run {run_id!r} has no recorded step {step!r}; it has {names or 'none'}")
+    owner = store.claim(run_id)
+    if owner is not None:
+        raise JournalError(f"run {run_id!r} is being executed by {owner}")
+    try:
+        own = evolve(found.entries[0], state="pending", at=time.time())
+        store.append([*_undone(found.entries, first), own])
+    finally:
+        store.release(run_id)
+
+
+def _undone(entries: Sequence[Entry], first: int) -> Iterator[Entry]:
+    """Say of everything from *first* on, and of all that belongs to it, that it is open again."""
+    keys = {entry.key for entry in entries[first:] if entry.key}
+    parents = {entry.key: entry.parent for entry in entries}
+    for key in parents:
+        above = key
+        while above and above not in keys:
+            above = parents.get(above, "")
+        if above:
+            keys.add(key)
+    latest = {entry.key: entry for entry in entries}
+    for key in keys:
+        yield evolve(latest[key], state="pending", value="", error="", at=time.time())
+
+
+def forget_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal | None = None) -> None:
+    """Drop runs from the journal, with all that is recorded of them.
+
+    Raises:
+        JournalError: it can't be written.
+    """
+    _store(journal).forget(run_ids)
