@@ -18,6 +18,7 @@ from ._data.faults import Walk
 from ._data.hints import function_hints
 from ._data.shapes import Shape
 from ._data.shaping import shape_of
+from ._value import Shown
 from .errors import InputError
 from .specs import ExcludeFromKey
 
@@ -30,8 +31,8 @@ _VARIADIC = (_P.VAR_POSITIONAL, _P.VAR_KEYWORD)
 _UNKNOWN = inspect.Signature([_P("args", _P.VAR_POSITIONAL), _P("kwargs", _P.VAR_KEYWORD)])
 
 
-@frozen(eq=False)
-class Parameter:
+@frozen(eq=False, repr=False)
+class Parameter(Shown):
     """A parameter of a function. *hint* is resolved, and Any where there is none.
 
     *quick* are exact types that fit without a look inside; None says that anything does. *keyed* says that
@@ -48,8 +49,8 @@ class Parameter:
     keyed: bool = True
 
 
-@frozen(eq=False, slots=False)
-class Signature:
+@frozen(eq=False, repr=False, slots=False)
+class Signature(Shown):
     """A function's *name*, its *parameters* in order, and the hint of what it *returns* (Any without one)."""
 
     name: str

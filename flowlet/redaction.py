@@ -85,7 +85,7 @@ def _shapes(text: str) -> Iterator[tuple[int, int]]:
     return (found.span(found.lastgroup or 0) for found in _KEY_SHAPES.finditer(text))
 
 
-@frozen(repr=False)  # it would show the secrets
+@frozen(eq=False, repr=False)  # it would show the secrets
 class _Finder:
     """One pattern that finds the beginnings of *forms*, each a secret in one encoding."""
 

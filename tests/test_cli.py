@@ -754,6 +754,37 @@ def test_help_needs_no_engine() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
+def test_a_plain_run_loads_only_what_it_needs(project: Path) -> None:
+    """Models, budgets, prices, journals, YAML, rules of settings: imported by the runs that have them."""
+    (project / "plain.py").write_text(PLAIN)
+    code = (
+        "import sys; from flowlet.cli import main; main(['run', 'plain.py:one', 'x=1']);"
+        f"print(*(n for n in sys.modules if n.startswith({UNNEEDED!r})))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stdout == "2\n\n", ran.stderr
+
+
+PLAIN = """
+from flowlet import step, workflow
+
+@step
+def inc(x: int) -> int:
+    return x + 1
+
+@workflow
+def one(x: int) -> int:
+    return inc(x)
+"""
+UNNEEDED = (
+    *("asyncio", "genai_prices", "loguru", "openai", "rich", "ruamel", "stamina", "traceback", "trio"),
+    *("typing_extensions", "flowlet.llm", "flowlet.messages", "flowlet.entries", "flowlet.pricing"),
+    *("flowlet.declarative", "flowlet.journals", "flowlet.pii", "flowlet.plugins", "flowlet._plugins"),
+    *("flowlet._sections", "flowlet._settings_rules", "flowlet._schema", "flowlet._yaml"),
+    *("flowlet._engine._attempts", "flowlet._engine._budget", "flowlet._engine._models"),
+)
+
+
 def test_the_version_is_that_of_the_package() -> None:
     """``flowlet --version``."""
     out, _ = process("--version").communicate(timeout=PATIENCE)

@@ -30,7 +30,7 @@ class TooDeep(Exception):
     """A value is nested deeper than DEPTH levels; the message is its fault."""
 
 
-@define
+@define(eq=False, repr=False)
 class Walk:
     """A walk through one value: where it is, and what it found wrong so far.
 

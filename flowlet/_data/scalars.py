@@ -18,6 +18,8 @@ from uuid import UUID
 
 from attrs import frozen
 
+from .._value import Shown
+
 BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 DECIMAL = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$"
 INTEGER = r"^[+-]?[0-9]+$"
@@ -44,8 +46,8 @@ def kind_of(data: object) -> str:
     return found
 
 
-@frozen(eq=False)
-class Scalar:
+@frozen(eq=False, repr=False)
+class Scalar(Shown):
     """A type whose values are one scalar of JSON.
 
     *read* (from JSON), *write* (to JSON) and *parse* (from text) raise ValueError for what does not fit.

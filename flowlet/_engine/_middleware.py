@@ -15,7 +15,6 @@ from types import CoroutineType
 from typing import Any
 
 from ..context import Frame
-from ..messages import Completion
 from ..protocols import ModelCall, RunCall, StepCall
 from ._crossing import in_thread, on_loop
 from ._loops import Port, current_port
@@ -101,7 +100,11 @@ def _fitting(middleware: Callable[..., Any], call: Any, result: Any) -> Any:
     Raises:
         PluginError: a model call gave no completion.
     """
-    if type(call) is not ModelCall or isinstance(result, Completion) or type(result) is CoroutineType:
+    if type(call) is not ModelCall or type(result) is CoroutineType:
+        return result
+    from ..messages import Completion  # not with this module, which every program loads
+
+    if isinstance(result, Completion):
         return result
     from ._isolation import no_completion
 

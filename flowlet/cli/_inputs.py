@@ -25,7 +25,7 @@ _WORD = re.compile(r"(?P<name>\w+)(?P<sign>:?=)(?P<value>.*)", re.DOTALL)
 Function = Callable[..., Any]
 
 
-@define
+@define(eq=False, repr=False)
 class _Reading:
     """The parameters that take inputs, the values read for them, and what was wrong."""
 

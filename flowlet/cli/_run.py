@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Function = Callable[..., Any]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Request:
     """What the command line asked for. *options* are those of one execution."""
 

@@ -20,7 +20,7 @@ from ..events import (
 from ..metrics import CallRecord, ExecutionMetrics, RunState, StepMetrics, StepState, Usage
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Tracked:
     """One run as its events told it. *duration* is None until it is over."""
 
