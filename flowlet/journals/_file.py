@@ -58,7 +58,9 @@ class JournalFile:
         """Close the connection. The caller has the lock."""
         db, self._db = self._db, None
         if db is not None:
-            with suppress(sqlite3.Error):  # what it could tell was told by the call that failed
+            with suppress(sqlite3.Error):  # what these could tell was told by the call that failed
+                db.rollback()  # closing alone waits for cursors, which a traceback may hold
+            with suppress(sqlite3.Error):
                 db.close()
 
     def __del__(self) -> None:

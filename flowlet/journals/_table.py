@@ -43,7 +43,7 @@ class Table:
         Raises:
             JournalError: one is not as it was written.
         """
-        rows = db.execute(self._sql("SELECT name, digest, body FROM {}"))
+        rows = db.execute(self._sql("SELECT name, digest, body FROM {}")).fetchall()
         return {text(name): self._facts(name, found, body) for name, found, body in rows}
 
     def put(self, db: Connection, key: str, facts: Mapping[str, object]) -> None:
