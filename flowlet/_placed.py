@@ -101,7 +101,7 @@ class _Reading:
         if isinstance(kind, Section):
             return self.section(node, kind, path)
         if isinstance(kind, Table):
-            return self.table(node, kind, path)
+            return self.table(node, kind, path, place)
         data = node.data
         if kind.accepts(node.plain() if isinstance(data, tuple) else data):
             return node
@@ -110,8 +110,11 @@ class _Reading:
         self.faults.append(Fault(place, f"{'.'.join(path)}: {message}"))
         return None
 
-    def table(self, node: Node, table: Table, path: tuple[str, ...]) -> Node:
+    def table(self, node: Node, table: Table, path: tuple[str, ...], place: Place) -> Node:
         """The sections of a table by their names."""
+        if not node.data and table.least:
+            message = f"{'.'.join(path)}: expected the name of {table.of}, indented below, and what it is"
+            self.faults.append(Fault(place, message))
         found: dict[str, Node] = {}
         for name, value in self.entries(node, path):
             if table.key.accepts(name):

@@ -17,9 +17,11 @@ def schema_of(kind: Rule | Section | Table) -> dict[str, Any]:
     if isinstance(kind, Rule):
         return dict(kind.schema or {})
     if isinstance(kind, Table):
-        key = dict(kind.key.schema or {})
-        item = schema_of(kind.item)
-        return {"type": ["object", "null"], "propertyNames": key, "additionalProperties": item}
+        least = (
+            {"type": "object", "minProperties": kind.least} if kind.least else {"type": ["object", "null"]}
+        )
+        key, item = dict(kind.key.schema or {}), schema_of(kind.item)
+        return {**least, "propertyNames": key, "additionalProperties": item}
     whole = _object(kind)
     return whole if kind.short is None else {"anyOf": [schema_of(kind.fields[kind.short]), whole]}
 

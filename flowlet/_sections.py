@@ -67,11 +67,12 @@ class Rule:
 
 @frozen
 class Table:
-    """Any number of sections by names that *key* allows; each is the name *of* something."""
+    """Sections by names that *key* allows, at least *least*; each is the name *of* something."""
 
     key: Rule
     item: Section
     of: str = "a model"
+    least: int = 0
 
 
 @frozen

@@ -35,7 +35,7 @@ def clashes(condition: Condition, hints: Hints) -> Iterator[Fault]:
 def _clash(left: Any, sign: str, right: Any) -> str | None:
     if sign in ORDER:
         ordered = any(_fit(left, kind) and _fit(right, kind) for kind in (float, str)) or _same(left, right)
-        return None if ordered else f"{told(left)} {sign} {told(right)}: expected two numbers, or two texts"
+        return None if ordered else f"{_said(left)} {sign} {_said(right)}: expected two numbers, or two texts"
     if sign in ("in", "not in"):
         item = str if _fit(right, str) else item_of(right)
         if item is None:

@@ -18,7 +18,7 @@ from .._section_schema import schema_of
 from .._sections import Rule, Section, Table
 from .._source import LIMIT
 
-__all__ = ["ITEM", "SAMPLING", "SCHEMA", "TEXTS", "TOGETHER", "WORKFLOW", "schema"]
+__all__ = ["ITEM", "SAMPLING", "SCHEMA", "STEP", "TEXTS", "TOGETHER", "WORKFLOW", "schema"]
 
 ITEM = "item"
 """What the item of a ``for_each`` is called."""
@@ -160,7 +160,7 @@ _INPUT = Section(
     },
     short="type",
 )
-_STEP = Section(
+STEP = Section(
     StepFormat,
     {
         "prompt": _text("the text of a prompt"),
@@ -182,7 +182,7 @@ WORKFLOW = Section(
         "model": rules.MODEL,
         "timeout": rules.SOME_SECONDS,
         "inputs": Table(NAME, _INPUT, "an input"),
-        "steps": Table(NAME, _STEP, "a step"),
+        "steps": Table(NAME, STEP, "a step", 1),
         "output": _anything("a value, such as {summary}"),
     },
 )
@@ -195,7 +195,6 @@ def schema() -> dict[str, Any]:
     step["type"] = "object"
     step["oneOf"] = [{"required": ["prompt"]}, {"required": ["use"]}]
     step["dependentRequired"] = {name: [other] for name, other in TOGETHER.items()}
-    found["properties"]["steps"] |= {"type": "object", "minProperties": 1}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A workflow of flowlet",

@@ -68,7 +68,7 @@ def _around(fn: Function) -> Function:
     async def call(*args: Any, **kwargs: Any) -> Any:
         return await arun(fn, *args, **kwargs)
 
-    signature = signature_of(fn, called=True)
+    signature = signature_of(fn)
     call.__name__ = call.__qualname__ = signature.name
     call.__doc__ = fn.__doc__
     call.__signature__ = inspect.signature(fn)  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from ..llm import AsyncLLM
 from ..messages import JsonValue
 from ..prompts import asking
 from ._conditions import Condition, read_condition
-from ._format import SAMPLING, TEXTS, TOGETHER
+from ._format import SAMPLING, STEP, TEXTS, TOGETHER
 from ._functions import Unusable, as_step, function_of
 from ._hints import read_hint
 from ._plan import Argument, Input, Plan, Step
@@ -37,8 +37,6 @@ def read_plan(node: Node, name: str, faults: list[Fault]) -> Plan:
     reading, nodes = _Reading(faults), _nodes(node)
     inputs = {n: reading.input(n, _nodes(part)) for n, part in _part(nodes, "inputs").items()}
     steps = {n: reading.step(n, part, nodes["steps"].keys[n]) for n, part in _part(nodes, "steps").items()}
-    if not steps and "steps" in node.keys:
-        faults.append(Fault(node.keys["steps"], "steps: expected at least one step, indented below"))
     last = Reference(list(steps)[-1], node.place) if steps else Constant(None)
     return Plan(
         str(_plain(nodes, "name", name)),
@@ -123,9 +121,11 @@ class _Reading:
 
     def together(self, name: str, node: Node, place: Place) -> None:
         """Note the keys of a step that lack another one, or exclude one another."""
-        if ("prompt" in node.keys) == ("use" in node.keys):
-            found = "both" if "use" in node.keys else "neither"
-            self.fault(place, f"{name}: expected either prompt or use, found {found}")
+        if "prompt" in node.keys and "use" in node.keys:
+            self.fault(place, f"{name}: expected either prompt or use, found both")
+        elif "prompt" not in node.keys and "use" not in node.keys:
+            if node.keys.keys() <= STEP.fields.keys():  # else it is told already, and may be a slip
+                self.fault(place, f"{name}: expected either prompt or use, found neither")
             return
         for key, other in TOGETHER.items():
             if key in node.keys and other not in node.keys:
@@ -164,7 +164,7 @@ class _Reading:
         except Unusable as exc:
             self.fault(used.place, f"{name}.use: {exc}")
             return "use", _nothing, {}, Any
-        signature = signature_of(function, called=True)
+        signature = signature_of(function)
         given = nodes.get("with", evolve(used, data={}))
         return str(used.text), made, self.arguments(name, used, signature, given), signature.returns
 
@@ -177,14 +177,20 @@ class _Reading:
         }
         rest = next((p for p in signature.parameters if p.kind is p.kind.VAR_KEYWORD), None)
         for p in signature.parameters:
-            if p.required and p.name not in _nodes(given):
+            if p.required and p.name not in given.keys:
                 way = f"with: {{{p.name}: ...}}" if p.name in by_name else "wrap it in a function of your own"
                 self.fault(used.place, f"{name}.use: {signature} needs {p.name}; write {way}")
         found: dict[str, Argument] = {}
         for key, node in _nodes(given).items():
             parameter = by_name.get(key, rest)
             if parameter is None:
-                self.fault(given.keys[key], f"{signature} takes no {key}{did_you_mean(key, by_name)}")
+                known = key in [p.name for p in signature.parameters]
+                way = (
+                    ", but by position; wrap it in a function of your own"
+                    if known
+                    else did_you_mean(key, by_name)
+                )
+                self.fault(given.keys[key], f"{signature} takes no {key} by name{way}")
             else:
                 found[key] = self.argument(key, node, parameter)
         return found
