@@ -89,25 +89,22 @@ def read_back(signature: Signature, data: Mapping[str, JsonValue]) -> tuple[list
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     faults: list[str] = []
-    for p in signature.parameters:
+    for at, p in enumerate(signature.parameters):
         if p.name not in data:
             faults += [f"{p.name}: missing"] if p.required else []
             continue
         value, more = walked(read, Walk(p.name, json=True), _whole(p), data[p.name])
         faults += more
-        _put(p, value, args, kwargs)
+        if p.kind is _P.VAR_POSITIONAL:
+            args += value or ()
+        elif p.kind is _P.VAR_KEYWORD:
+            kwargs.update(value or {})
+        elif p.kind is not _P.KEYWORD_ONLY and len(args) == at:
+            args.append(value)
+        else:  # also behind a parameter that is new and has a default
+            kwargs[p.name] = value
     faults += [f"{name}: unexpected" for name in data.keys() - {p.name for p in signature.parameters}]
     if faults:
         raise InputError(f"{signature} can't take the recorded arguments", tuple(faults))
     return args, kwargs
 
-
-def _put(p: Parameter, value: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
-    if p.kind is _P.VAR_POSITIONAL:
-        args += value or ()
-    elif p.kind is _P.VAR_KEYWORD:
-        kwargs.update(value or {})
-    elif p.kind is _P.POSITIONAL_ONLY:
-        args.append(value)
-    else:
-        kwargs[p.name] = value

@@ -1,0 +1,671 @@
+"""Runs that are recorded and resumed: what is kept, what is found again, and what is told when it can't be."""
+
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any
+
+import anyio
+import pytest
+from attrs import frozen
+
+from flowlet import (
+    LLM,
+    AsyncLLM,
+    ExcludeFromKey,
+    InputError,
+    JournalError,
+    RunCancelled,
+    WorkflowTimeout,
+    aresume,
+    arun,
+    configure,
+    last_run,
+    pmap,
+    recorded,
+    recorded_runs,
+    register_provider,
+    resume,
+    rewind,
+    run,
+    start,
+    step,
+    usage,
+    with_options,
+    workflow,
+)
+from flowlet.entries import Entry
+from flowlet.events import BodyDiverged, CodeChanged
+from flowlet.journals import MemoryJournal
+from flowlet.testing import MockProvider
+from rig import Heard, Trap
+
+Body = Callable[[int], int]
+
+
+class Steps:
+    """What ran, in order, and what is to fail."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.failing: set[str] = set()
+
+    def enter(self, name: str) -> None:
+        self.ran.append(name)
+        if name in self.failing:
+            raise ValueError(name)
+
+
+steps = Steps()
+
+
+@pytest.fixture(autouse=True)
+def fresh_steps() -> None:
+    steps.ran.clear()
+    steps.failing.clear()
+
+
+@pytest.fixture
+def journal() -> MemoryJournal:
+    return MemoryJournal()
+
+
+@step
+def add(x: int) -> int:
+    steps.enter(f"add {x}")
+    return x + 1
+
+
+@step
+async def double(x: int) -> int:
+    steps.enter(f"double {x}")
+    await anyio.sleep(0)
+    return x * 2
+
+
+@workflow
+def sync_body(x: int) -> int:
+    return add(run(double, add(x)))
+
+
+@workflow
+async def async_body(x: int) -> int:
+    return add(await double(add(x)))
+
+
+@workflow
+def fan_body(x: int) -> int:
+    return sum(pmap(add, [x, x, x + 1])) + sum(pmap(double, [x, x + 2]))
+
+
+@workflow
+async def parent_body(x: int) -> int:
+    return await async_body(x) + await async_body(x) + sync_body(x + 10)
+
+
+@workflow
+def starting_body(x: int) -> int:
+    return start(sync_body, x).result() + start(async_body, x).result()
+
+
+BODIES: list[Any] = [sync_body, async_body, fan_body, parent_body, starting_body]
+
+
+def kept(body: Any, journal: MemoryJournal, backend: str = "asyncio") -> Any:
+    return with_options(body, journal=journal, run_id="r", backend=backend)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Dying(MemoryJournal):
+    """A journal whose process dies with the n-th append, before or after it was written."""
+
+    def __init__(self, at: int, written: bool) -> None:
+        super().__init__()
+        self.left = at
+        self.written = written
+
+    def append(self, entries: Sequence[Entry], /) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise JournalError("dead")
+        if self.left == 0 and not self.written:
+            raise JournalError("dead")
+        super().append(entries)
+        if self.left == 0:
+            raise JournalError("dead")
+
+    def survivor(self) -> MemoryJournal:
+        """What the next process finds."""
+        found = MemoryJournal()
+        for one in self.runs():
+            found.append(self.read(one.run_id))
+        return found
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+@pytest.mark.parametrize("written", [False, True])
+def test_a_run_stopped_at_any_write_goes_on_there(body: Any, written: bool, backend: str) -> None:
+    """No step that was recorded runs again, and the result is the same."""
+    expected = run(body, 1)
+    everything = sorted(steps.ran)
+    for at in range(1, 100):
+        steps.ran.clear()
+        dying = Dying(at, written)
+        try:
+            run(kept(body, dying, backend), 1)
+        except JournalError:
+            survivor = dying.survivor()
+            recorded_before = sum(e.kind == "step" and e.state == "completed" for e in survivor.read("r"))
+            ran_before = len(steps.ran)
+            steps.ran.clear()
+            assert run(kept(body, survivor, backend), 1) == expected
+            assert len(steps.ran) == len(everything) - recorded_before
+            assert ran_before >= recorded_before
+        else:
+            assert at > len(everything)
+            return
+    pytest.fail("it never ended")
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+def test_a_completed_run_is_not_run_again(body: Any, journal: MemoryJournal, backend: str) -> None:
+    """The same id and inputs give the recorded result."""
+    first = run(kept(body, journal, backend), 1)
+    steps.ran.clear()
+    assert run(kept(body, journal, backend), 1) == first
+    assert steps.ran == []
+    assert last_run().metrics.reused == "journal"
+
+
+@pytest.mark.anyio
+async def test_arun_resumes_too(journal: MemoryJournal, anyio_backend: str) -> None:
+    """In the caller's own loop."""
+    steps.failing.add("double 2")
+    with pytest.raises(ValueError, match="double 2"):
+        await arun(kept(async_body, journal), 1)
+    steps.failing.clear()
+    steps.ran.clear()
+    assert await arun(kept(async_body, journal), 1) == 5
+    assert steps.ran == ["double 2", "add 4"]
+    assert await aresume("r", journal=journal) == 5
+
+
+def test_a_failed_step_runs_again_and_the_failure_is_recorded(journal: MemoryJournal, backend: str) -> None:
+    """Recorded failures are for people to read."""
+    steps.failing.add("double 2")
+    with pytest.raises(ValueError, match="double 2"):
+        run(kept(sync_body, journal, backend), 1)
+    found = recorded("r", journal)
+    assert found.run.state == "failed"
+    assert found.error == "ValueError: double 2"
+    assert [(e.name, e.state, e.error) for e in found.calls] == [
+        ("add", "completed", ""),
+        ("double", "failed", "ValueError: double 2"),
+    ]
+    steps.failing.clear()
+    steps.ran.clear()
+    assert resume("r", journal=journal) == 5
+    assert steps.ran == ["double 2", "add 4"]
+    assert [s.reused for s in last_run().metrics.steps] == ["journal", None, None]
+
+
+def test_a_run_id_belongs_to_its_inputs(journal: MemoryJournal) -> None:
+    """Another run under the same id is refused, and says what is there."""
+    run(kept(sync_body, journal), 1)
+    with pytest.raises(
+        JournalError, match=r'already, as sync_body with \{"x":1\}, not sync_body with \{"x":2\}'
+    ):
+        run(kept(sync_body, journal), 2)
+    with pytest.raises(JournalError, match="not async_body"):
+        run(kept(async_body, journal), 1)
+
+
+def test_a_run_that_is_executed_is_not_executed_twice(journal: MemoryJournal, trap: Trap) -> None:
+    """Who comes second is told at once."""
+
+    @workflow
+    def stuck(x: int) -> int:
+        trap.sleep()
+        return x
+
+    handle = start(kept(stuck, journal), 1)
+    trap.wait_entered()
+    with pytest.raises(JournalError, match="is being executed by"):
+        run(kept(stuck, journal), 1)
+    trap.open.set()
+    assert handle.result(timeout=5) == 1
+    assert run(kept(stuck, journal), 1) == 1
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+@step
+def ask(question: str, llm: LLM = LLM()) -> str:
+    said = llm.ask(question)
+    with llm.stream(f"and {question}") as pieces:
+        said += "".join(pieces)
+    steps.enter("ask")
+    return said
+
+
+@step
+async def aask(question: str, llm: AsyncLLM = AsyncLLM()) -> str:
+    said = await llm.ask(question)
+    async with llm.stream(f"and {question}") as pieces:
+        async for piece in pieces:
+            said += piece
+    steps.enter("ask")
+    return said
+
+
+@workflow
+def talk(question: str) -> str:
+    return ask(question)
+
+
+@workflow
+async def atalk(question: str) -> str:
+    return await aask(question)
+
+
+@pytest.mark.parametrize("body", [talk, atalk])
+def test_an_answer_is_bought_once(body: Any, journal: MemoryJournal, backend: str) -> None:
+    """What a step that failed afterwards had asked is not asked again, costs nothing, and is counted."""
+    provider = MockProvider(lambda request: request.messages[-1].content + "!")
+    register_provider("mock", provider)
+    configure(model="mock:m")
+    steps.failing.add("ask")
+    with pytest.raises(ValueError, match="ask"):
+        run(kept(body, journal, backend), "tea")
+    assert len(provider.requests) == 2
+    before = usage()
+    steps.failing.clear()
+    assert run(kept(body, journal, backend), "tea") == "tea!and tea!"
+    assert len(provider.requests) == 2
+    assert [call.replayed for call in last_run().metrics.calls] == [True, True]
+    assert (usage() - before).cost == 0
+    assert recorded("r", journal).usage.calls == 2
+
+
+def test_another_model_is_another_call(journal: MemoryJournal) -> None:
+    """The key of a step has the model that its LLM resolves to."""
+    provider = MockProvider(lambda request: request.model)
+    register_provider("mock", provider)
+
+    @workflow
+    def both() -> list[str]:
+        configure(model="mock:one")
+        first = ask("q")
+        configure(model="mock:two")
+        return [first, ask("q")]
+
+    assert run(kept(both, journal)) == ["oneone", "twotwo"]
+    keys = {entry.key for entry in recorded("r", journal).calls if entry.kind == "step"}
+    assert len(keys) == 2
+
+
+# --- values --------------------------------------------------------------------------------------
+
+
+@frozen
+class Point:
+    x: int
+    y: int
+
+
+@step
+def point(x: int) -> Point:
+    steps.enter("point")
+    return Point(x, x)
+
+
+def test_values_come_back_as_their_hints_say(journal: MemoryJournal) -> None:
+    """A class is written as JSON and read back as the class."""
+
+    @workflow
+    def shift(at: Point, *more: int, **named: Point) -> list[Point]:
+        found = [at, point(more[0]), named["other"]]
+        steps.enter("end")
+        return found
+
+    steps.failing.add("end")
+    with pytest.raises(ValueError, match="end"):
+        run(kept(shift, journal), Point(1, 2), 3, other=Point(4, 5))
+    steps.failing.clear()
+    steps.ran.clear()
+    expected = [Point(1, 2), Point(3, 3), Point(4, 5)]
+    assert resume("r", shift, journal=journal) == expected
+    assert steps.ran == ["end"]
+
+
+def test_a_result_that_is_no_data_is_an_error_of_the_step(journal: MemoryJournal) -> None:
+    """It names the step and the path, and nothing of it is written."""
+
+    @step
+    def opened() -> dict[str, object]:
+        return {"file": object()}
+
+    @workflow
+    def body() -> int:
+        opened()
+        return 1
+
+    with pytest.raises(InputError, match="the result of step 'opened' can't be kept") as caught:
+        run(kept(body, journal))
+    assert "$.file" in caught.value.faults[0]
+    assert "in step 'opened'" in caught.value.__notes__[0]
+    assert [e.kind for e in recorded("r", journal).entries] == ["run", "run"]
+
+
+def test_a_result_without_a_hint_must_be_plain_json(journal: MemoryJournal) -> None:
+    """A class could not be read back."""
+
+    @step
+    def unhinted(x: int):  # type: ignore[no-untyped-def]
+        return Point(x, x)
+
+    @workflow
+    def body() -> int:
+        return unhinted(1).x  # type: ignore[no-any-return]
+
+    with pytest.raises(InputError, match="can't be kept") as caught:
+        run(kept(body, journal))
+    assert "needs a hint" in caught.value.faults[0]
+
+
+class Client:
+    def fetch(self) -> int:
+        return 7
+
+
+@step
+def fetch(client: Annotated[Client, ExcludeFromKey], page: int) -> int:
+    steps.enter(f"fetch {page}")
+    return client.fetch() + page
+
+
+def test_what_is_no_data_is_left_out_when_it_says_so(journal: MemoryJournal) -> None:
+    """Another client object does not make another call."""
+
+    @workflow
+    def pages() -> list[int]:
+        client = Client()
+        found = [fetch(client, 1), fetch(client, 2)]
+        steps.enter("end")
+        return found
+
+    steps.failing.add("end")
+    with pytest.raises(ValueError, match="end"):
+        run(kept(pages, journal))
+    steps.failing.clear()
+    steps.ran.clear()
+    assert resume("r", pages, journal=journal) == [8, 9]
+    assert steps.ran == ["end"]
+
+
+def test_arguments_that_are_no_data_are_an_error_that_says_how(journal: MemoryJournal) -> None:
+    """It shows the annotation."""
+
+    @step
+    def uses(client: Client) -> int:
+        return client.fetch()
+
+    @workflow
+    def body() -> int:
+        return uses(Client())
+
+    with pytest.raises(InputError, match="ExcludeFromKey"):
+        run(kept(body, journal))
+
+
+def test_a_secret_is_not_kept(journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in inputs, nor in results, nor in errors."""
+    monkeypatch.setenv("CANARY_API_KEY", "canary-0123456789-abcdef")
+
+    @step
+    def leak(how: str) -> str:
+        if how == "raise":
+            raise ValueError("it was canary-0123456789-abcdef")
+        return "canary-0123456789-abcdef"
+
+    @workflow
+    def body(how: str) -> str:
+        return leak(how)
+
+    with pytest.raises(InputError, match="holds a secret"):
+        run(kept(body, journal), "return")
+    with pytest.raises(InputError, match="holds a secret"):
+        run(kept(body, journal), "canary-0123456789-abcdef")
+    with pytest.raises(ValueError, match="it was"):
+        run(with_options(body, journal=journal, run_id="other"), "raise")
+    everything = [entry for one in recorded_runs(journal) for entry in journal.read(one.run_id)]
+    assert "canary-01234" not in repr(everything)
+
+
+# --- changed code --------------------------------------------------------------------------------
+
+
+def changing(how: str) -> tuple[Callable[[int], int], Any]:
+    if how == "old":
+
+        @step(name="changed")
+        def changed(x: int) -> int:
+            steps.enter("old")
+            return x + 1
+    else:
+
+        @step(name="changed")
+        def changed(x: int) -> int:
+            steps.enter("new")
+            return x + 2
+
+    @workflow(name="body")
+    def body(x: int) -> int:
+        found = changed(x)
+        steps.enter("end")
+        return found
+
+    return changed, body
+
+
+@pytest.fixture
+def interrupted(journal: MemoryJournal) -> MemoryJournal:
+    """A run that stopped after a step whose code is old."""
+    steps.failing.add("end")
+    with pytest.raises(ValueError, match="end"):
+        run(kept(changing("old")[1], journal), 1)
+    steps.failing.clear()
+    steps.ran.clear()
+    return journal
+
+
+def test_changed_code_suspends_the_run(interrupted: MemoryJournal, heard: Heard) -> None:
+    """Unless something else is asked for; then the run can still be resumed."""
+    body = changing("new")[1]
+    with pytest.raises(JournalError, match="the code of 'changed' has changed"):
+        resume("r", body, journal=interrupted)
+    assert recorded("r", interrupted).run.state == "running"
+    assert heard.of(CodeChanged, step="changed", policy="error")
+    assert resume("r", body, journal=interrupted, changed_code="reuse") == 2
+    assert steps.ran == ["end"]
+
+
+def test_changed_code_runs_again_when_asked(interrupted: MemoryJournal, heard: Heard) -> None:
+    """And that is told."""
+    assert resume("r", changing("new")[1], journal=interrupted, changed_code="rerun") == 3
+    assert steps.ran == ["new", "end"]
+    assert heard.of(CodeChanged, step="changed", policy="rerun")
+
+
+def test_layout_and_comments_are_no_change(interrupted: MemoryJournal) -> None:
+    """The same code elsewhere is the same code."""
+
+    @step(name="changed")
+    def changed(x: int) -> int:
+        """Say it in other words."""
+        # and with a comment
+        steps.enter(
+            "old",
+        )
+        return x + 1
+
+    @workflow(name="body")
+    def body(x: int) -> int:
+        found = changed(x)
+        steps.enter("end")
+        return found
+
+    assert resume("r", body, journal=interrupted) == 2
+
+
+def test_a_body_that_takes_another_way_is_told(interrupted: MemoryJournal, heard: Heard) -> None:
+    """With the step expected and the one found."""
+
+    @workflow(name="body")
+    def body(x: int) -> int:
+        return add(x)
+
+    assert resume("r", body, journal=interrupted) == 2
+    (told,) = heard.of(BodyDiverged)
+    assert isinstance(told, BodyDiverged)
+    assert (told.expected, told.found) == (("changed",), ("add",))
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+def test_a_storage_fault_suspends_the_run(backend: str) -> None:
+    """A body that swallows it can't go on, and the journal knows of no failure."""
+    dying = Dying(3, written=False)
+
+    @workflow
+    def swallows(x: int) -> int:
+        for _ in range(5):
+            try:
+                add(x)
+            except Exception:
+                steps.enter("swallowed")
+        return x
+
+    with pytest.raises(JournalError, match="dead"):
+        run(kept(swallows, dying, backend), 1)
+    assert last_run().state == "failed"
+    assert steps.ran == ["add 1", "add 1", "swallowed"]
+    survivor = dying.survivor()
+    assert recorded("r", survivor).run.state == "running"
+    assert run(kept(swallows, survivor, backend), 1) == 1
+
+
+def test_a_cancelled_run_can_be_resumed(journal: MemoryJournal, trap: Trap) -> None:
+    """Its state is told, and what it did is kept."""
+
+    @workflow
+    def cancelled(x: int) -> int:
+        found = add(x)
+        if not trap.open.is_set():
+            trap.sleep()
+            add(0)
+        return found
+
+    handle = start(kept(cancelled, journal), 1)
+    trap.wait_entered()
+    handle.cancel()
+    trap.open.set()
+    with pytest.raises(RunCancelled):
+        handle.result(timeout=5)
+    steps.ran.clear()
+    until_free(journal)
+    assert recorded("r", journal).run.state == "cancelled"
+    assert run(kept(cancelled, journal), 1) == 2
+    assert steps.ran == []
+
+
+def until_free(journal: MemoryJournal) -> None:
+    for _ in range(500):
+        if recorded_runs(journal)[0].owner is None:
+            return
+        threading.Event().wait(0.01)
+
+
+@pytest.mark.anyio
+async def test_a_run_that_timed_out_can_be_resumed(journal: MemoryJournal, anyio_backend: str) -> None:
+    """Without the timeout it goes on where it was."""
+
+    @workflow
+    async def slow(x: int) -> int:
+        found = await double(x)
+        if not steps.failing:
+            await anyio.sleep(60)
+        return found
+
+    with pytest.raises(WorkflowTimeout):
+        await arun(with_options(kept(slow, journal), timeout=0.2), 1)
+    assert recorded("r", journal).run.state == "timeout"
+    steps.failing.add("nothing")
+    steps.ran.clear()
+    assert await aresume("r", slow, journal=journal) == 2
+    assert steps.ran == []
+
+
+def test_rewind_makes_a_step_and_what_follows_again(journal: MemoryJournal) -> None:
+    """And keeps what was before it."""
+    assert run(kept(sync_body, journal), 1) == 5
+    steps.ran.clear()
+    rewind("r", "double", journal)
+    assert recorded("r", journal).run.state == "pending"
+    assert resume("r", journal=journal) == 5
+    assert steps.ran == ["double 2", "add 4"]
+    with pytest.raises(JournalError, match=r"has no recorded step 'dubble'; it has add, double"):
+        rewind("r", "dubble", journal)
+
+
+def test_the_setting_names_the_journal(tmp_path: Any, backend: str) -> None:
+    """A file, for every run; a name in the environment does the same."""
+    configure(journal=str(tmp_path / "runs.db"), backend=backend)
+    assert run(with_options(sync_body, run_id="one"), 1) == 5
+    assert run(async_body, 1) == 5
+    assert {found.run_id for found in recorded_runs()} == {"one", last_run().id}
+    steps.ran.clear()
+    assert resume("one") == 5
+    assert steps.ran == []
+
+
+def test_without_a_journal_there_is_a_clear_error() -> None:
+    """It says how to name one."""
+    with pytest.raises(ValueError, match="FLOWLET_JOURNAL"):
+        resume("r")
+
+
+def test_plain_functions_are_not_kept(journal: MemoryJournal) -> None:
+    """A run of one is no run of a workflow; as a child it hands its place on."""
+    configure(journal=journal)
+    assert run(lambda: add(1)) == 2
+    assert recorded_runs(journal) == []
+
+    @workflow
+    def body() -> int:
+        return start(lambda: add(1)).result()
+
+    assert run(body) == 2
+    assert [e.name for e in journal.read(last_run().id) if e.kind == "step"] == ["add"]
+
+
+def test_many_runs_share_a_journal(journal: MemoryJournal, backend: str) -> None:
+    """Entries of runs that go on at once never mix."""
+    configure(backend=backend)
+
+    @workflow
+    async def many() -> int:
+        return await async_body(1)
+
+    handles = [start(with_options(parent_body, journal=journal, run_id=f"r{i}"), i) for i in range(20)]
+    results = [handle.result(timeout=10) for handle in handles]
+    steps.ran.clear()
+    again: list[Coroutine[Any, Any, int] | int] = [
+        run(with_options(parent_body, journal=journal, run_id=f"r{i}"), i) for i in range(20)
+    ]
+    assert results == again
+    assert steps.ran == []
