@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from ._functions import decorated
@@ -24,6 +25,7 @@ def step(
     timeout: float | None = None,
     max_concurrency: int | None = None,
     check: bool = False,
+    cache: bool | timedelta | Callable[..., object] = False,
 ) -> Callable[[F], F]: ...
 def step(fn: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     """Mark a function, sync or async, as a step.
@@ -40,6 +42,9 @@ def step(fn: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
         timeout: seconds that each attempt may take; a sync step then runs in a thread of its own.
         max_concurrency: how many calls may run at once in this process.
         check: check arguments and result against the hints, without converting.
+        cache: keep results across runs, for good or for a time, by the step's code, its arguments and the model;
+            a function gives a key in place of the arguments. They are kept in the journal, without one in
+            this process. Of equal calls at once one is made; errors are not kept.
 
     Raises:
         DefinitionError: it is no plain function, or an option can't have its value.

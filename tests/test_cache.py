@@ -1,0 +1,242 @@
+"""Results that are kept across runs: found by code, arguments and model, made once, never errors."""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from flowlet import (
+    LLM,
+    InputError,
+    apmap,
+    configure,
+    last_run,
+    pmap,
+    recorded_runs,
+    register_provider,
+    run,
+    step,
+    usage,
+    with_options,
+    workflow,
+)
+from flowlet.journals import MemoryJournal
+from flowlet.testing import MockProvider
+from rig import Trap
+
+ran: list[int] = []
+failing: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    ran.clear()
+    failing.clear()
+    yield
+
+
+@step(cache=True)
+def square(x: int) -> int:
+    ran.append(x)
+    if x in failing:
+        raise ValueError(x)
+    return x * x
+
+
+@step(cache=True)
+async def asquare(x: int) -> int:
+    ran.append(x)
+    await anyio.sleep(0.01)
+    if x in failing:
+        raise ValueError(x)
+    return x * x
+
+
+@workflow
+def body(x: int) -> int:
+    return square(x)
+
+
+@workflow
+async def abody(x: int) -> int:
+    return await asquare(x)
+
+
+@workflow
+async def mixed(x: int) -> int:
+    return square(x)
+
+
+@pytest.mark.parametrize("fn", [body, abody, mixed])
+def test_a_result_is_made_once(fn: Any, backend: str) -> None:
+    """Other runs take it from the cache, which metrics tell."""
+    configure(backend=backend)
+    assert [run(fn, 3), run(fn, 3), run(fn, 4)] == [9, 9, 16]
+    assert ran == [3, 4]
+    run(fn, 3)
+    assert [s.reused for s in last_run().metrics.steps] == ["cache"]
+
+
+def test_outside_a_run_it_is_the_plain_function() -> None:
+    """As all steps are."""
+    assert [square(3), square(3)] == [9, 9]
+    assert ran == [3, 3]
+
+
+@pytest.mark.parametrize("fn", [body, abody])
+def test_errors_are_not_kept(fn: Any, backend: str) -> None:
+    """The next call tries again."""
+    configure(backend=backend)
+    failing.append(3)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="3"):
+            run(fn, 3)
+    failing.clear()
+    assert run(fn, 3) == 9
+    assert ran == [3, 3, 3]
+
+
+def test_of_equal_calls_at_once_one_is_made(trap: Trap) -> None:
+    """The others wait for it, on threads."""
+
+    @step(cache=True)
+    def slow(x: int) -> int:
+        ran.append(x)
+        trap.sleep()
+        return x
+
+    @workflow
+    def many() -> list[int]:
+        threading.Timer(0.05, trap.open.set).start()
+        return pmap(slow, [1] * 8)
+
+    assert run(many) == [1] * 8
+    assert ran == [1]
+
+
+@pytest.mark.anyio
+async def test_of_equal_calls_in_tasks_one_is_made(anyio_backend: str) -> None:
+    """The others wait for it, and the loop goes on."""
+
+    @workflow
+    async def many() -> list[int]:
+        return await apmap(asquare, [2] * 50 + [3] * 50)
+
+    assert await many() == [4] * 50 + [9] * 50
+    assert sorted(ran) == [2, 3]
+
+
+def test_when_the_one_that_is_made_fails_the_next_is_made(backend: str) -> None:
+    """Who waits is not handed the error of another."""
+    configure(backend=backend)
+
+    @step(cache=True)
+    async def flaky(x: int) -> int:
+        ran.append(x)
+        await anyio.sleep(0.01)
+        if len(ran) == 1:
+            raise ValueError(x)
+        return x
+
+    async def tolerant(x: int) -> int | None:
+        try:
+            return await flaky(x)
+        except ValueError:
+            return None
+
+    @workflow
+    async def many() -> list[int | None]:
+        return await apmap(tolerant, [1, 1, 1])
+
+    assert sorted(run(many), key=str) == [1, 1, None]
+    assert ran == [1, 1]
+
+
+def test_it_lasts_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is made again."""
+    now = 1000.0
+    monkeypatch.setattr("time.time", lambda: now)
+
+    @step(cache=timedelta(minutes=1))
+    def short(x: int) -> int:
+        ran.append(x)
+        return x
+
+    run(short, 1)
+    now = 1059.0
+    run(short, 1)
+    assert ran == [1]
+    now = 1061.0
+    run(short, 1)
+    assert ran == [1, 1]
+
+
+def test_a_function_gives_the_key() -> None:
+    """In place of all arguments."""
+
+    @step(cache=lambda text, **_: text.lower())
+    def shout(text: str, mark: object = None) -> str:
+        ran.append(1)
+        return text.upper()
+
+    assert run(shout, "Tea", mark=object()) == run(shout, "tea", mark=object()) == "TEA"
+    assert ran == [1]
+
+
+def test_other_code_is_another_result() -> None:
+    """A step of the same name is not taken for it."""
+
+    def made(how: int) -> Any:
+        if how == 1:
+
+            @step(cache=True)
+            def changing(x: int) -> int:
+                return x + 1
+        else:
+
+            @step(cache=True)
+            def changing(x: int) -> int:
+                return x + 2
+
+        return changing
+
+    assert [run(made(how), 1) for how in (1, 2, 1)] == [2, 3, 2]
+
+
+def test_another_model_is_another_result() -> None:
+    """That of the step's LLM, and that of an LLM which its body makes; hits cost nothing."""
+    provider = MockProvider(lambda request: request.model)
+    register_provider("mock", provider)
+
+    @step(cache=True)
+    def asks(question: str, llm: LLM = LLM()) -> str:
+        return llm.ask(question) + LLM().ask(question)
+
+    found = [run(with_options(asks, model=f"mock:{name}"), "q") for name in ("one", "two", "one")]
+    assert found == ["oneone", "twotwo", "oneone"]
+    assert usage().calls == len(provider.requests) == 4
+
+
+def test_the_journal_keeps_results_for_other_processes() -> None:
+    """And the run that hits records what it took."""
+    journal = MemoryJournal()
+    configure(journal=journal)
+    run(body, 3)
+    ran.clear()
+    assert run(body, 3) == 9
+    assert ran == []
+    assert len(recorded_runs(journal)) == 2
+
+
+def test_a_result_that_can_not_be_kept_is_an_error() -> None:
+    """It names the step."""
+
+    @step(cache=True)
+    def opaque() -> dict[str, object]:
+        return {"x": object()}
+
+    with pytest.raises(InputError, match="the result of step 'opaque' can't be kept"):
+        run(opaque)
