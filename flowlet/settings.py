@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, cast
 
 from attrs import evolve
@@ -18,6 +17,8 @@ from .errors import ConfigError
 from .events import Event, PluginFailed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ._source import Fault
     from .entries import ChangedCode
     from .messages import Parameters
@@ -256,6 +257,8 @@ def sources(path: str | PathLike[str] | None = None) -> tuple[tuple[str, object,
     Raises:
         ConfigError: naming everything that is wrong, with its place.
     """
+    from pathlib import Path
+
     from ._sections import leaves
     from ._settings_rules import SECTION
 
@@ -279,7 +282,11 @@ def _flat(data: Mapping[str, Any], path: str = "") -> dict[str, object]:
 def _file() -> Path | None:
     """The file that the environment names; None leaves it to the working directory."""
     named = os.environ.get("FLOWLET_CONFIG", "").strip()
-    return Path(named).expanduser() if named else None
+    if not named:
+        return None
+    from pathlib import Path
+
+    return Path(named).expanduser()
 
 
 def _first_settings(file: Path | None) -> Settings:

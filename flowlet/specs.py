@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from os import PathLike
@@ -17,6 +16,8 @@ from ._value import Shown, Value
 from .errors import DefinitionError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from .entries import ChangedCode
 
 if TYPE_CHECKING:
@@ -211,6 +212,8 @@ def _error(value: object) -> bool:
 
 
 def _cache(value: object) -> bool:
+    from datetime import timedelta
+
     return isinstance(value, bool | timedelta) or callable(value)
 
 
