@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._fence import untrusted
     from .concurrency import agather, apmap, gather, pmap
     from .declarative import load_workflow
     from .display import live, report
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from .prompts import chain, prompt
     from .protocols import ModelCall, RunCall, StepCall
     from .resuming import RecordedRun, aresume, forget_runs, recorded, recorded_runs, resume, rewind
-    from .settings import Budgets, LogSettings, Settings, configure
+    from .settings import Budgets, InputLimits, LogSettings, Settings, configure
     from .specs import Budget, ExcludeFromKey
     from .steps import is_step, step
     from .totals import usage
@@ -66,6 +67,7 @@ __all__ = [
     "Failure",
     "FlowletError",
     "InputError",
+    "InputLimits",
     "JournalError",
     "LLM",
     "LogSettings",
@@ -122,12 +124,14 @@ __all__ = [
     "runs",
     "start",
     "step",
+    "untrusted",
     "usage",
     "with_options",
     "workflow",
 ]
 
 _HOMES = {
+    "_fence": "untrusted",
     "concurrency": "agather apmap gather pmap",
     "declarative": "load_workflow",
     "display": "live report",
@@ -140,7 +144,7 @@ _HOMES = {
     "protocols": "ModelCall RunCall StepCall",
     "pricing": "Price",
     "resuming": "RecordedRun aresume forget_runs recorded recorded_runs resume rewind",
-    "settings": "Budgets LogSettings Settings configure",
+    "settings": "Budgets InputLimits LogSettings Settings configure",
     "steps": "is_step step",
     "metrics": "CallRecord ExecutionMetrics StepMetrics TokenUsage Usage",
     "specs": "Budget ExcludeFromKey",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .protocols import Journal, LLMProvider, Middleware, Observer
     from .specs import Backend, Budget
 
-__all__ = ["OPENAI_VARIABLES", "Budgets", "LogSettings", "OpenAISettings", "Settings"]
+__all__ = ["OPENAI_VARIABLES", "Budgets", "InputLimits", "LogSettings", "OpenAISettings", "Settings"]
 
 OPENAI_VARIABLES: Mapping[str, str] = {
     "base_url": "OPENAI_BASE_URL",
@@ -73,6 +73,21 @@ class OpenAISettings(Value):
 
 
 @frozen(eq=False, repr=False)
+class InputLimits(Value):
+    """What the inputs of workflows may hold, beside what their hints say.
+
+    Attributes:
+        size: how many characters (of bytes, how many) the inputs of a run may have in all.
+        depth: how deep lists, mappings and records may be nested.
+        control: whether texts may hold control characters, such as NUL or escape sequences of terminals.
+    """
+
+    size: int = 100_000_000
+    depth: int = 100
+    control: bool = False
+
+
+@frozen(eq=False, repr=False)
 class Settings(Value):
     """The settings of a process.
 
@@ -91,6 +106,7 @@ class Settings(Value):
         openai: where the built-in provider sends requests.
         journal: where runs are recorded, a file or a store; without it they are not.
         changed_code: what becomes of a recorded result when the code of its step has changed since.
+        inputs: what the inputs of workflows may hold.
         pii: what becomes of personal data in model calls.
         observers: called with every event.
         middleware: wraps the steps, model calls and runs of every run, the first one outermost; functions, or names of plugins.
@@ -111,6 +127,7 @@ class Settings(Value):
     openai: OpenAISettings = OpenAISettings()
     journal: str | Journal | None = None
     changed_code: ChangedCode = "error"
+    inputs: InputLimits = InputLimits()
     pii: Guard | None = None
     observers: tuple[Observer, ...] = ()
     middleware: tuple[Middleware | str, ...] = ()

@@ -7,6 +7,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from types import CodeType
 
+from ._fence import without_codes
+
 CODE_ATTRIBUTE = "__flowlet_code__"
 """On a function that is made of data (a prompt's template): the text that stands for its code."""
 
@@ -16,8 +18,11 @@ FILE_ATTRIBUTE = "__flowlet_file__"
 
 
 def digest(*parts: str) -> str:
-    """Make 32 hexadecimal digits of texts; no two sequences of texts give the same."""
-    data = "".join([f"{len(part)}:{part}" for part in parts])
+    """Make 32 hexadecimal digits of texts; no two sequences of texts give the same.
+
+    The codes of fences around untrusted text are left out: they differ from process to process.
+    """
+    data = without_codes("".join([f"{len(part)}:{part}" for part in parts]))
     return blake2b(data.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import _rules as rules
-from ._catalogue import OPENAI_VARIABLES, Budgets, LogSettings, OpenAISettings, Settings
+from ._catalogue import OPENAI_VARIABLES, Budgets, InputLimits, LogSettings, OpenAISettings, Settings
 from ._sections import Section, Table
 from .messages import Parameters
 from .pii import Guard
@@ -56,6 +56,10 @@ SECTION = Section(
             OpenAISettings,
             {"base_url": rules.ADDRESS, "organization": rules.WORD, "project": rules.WORD},
             OPENAI_VARIABLES,
+        ),
+        "inputs": Section(
+            InputLimits,
+            {"size": rules.whole(1), "depth": rules.whole(1), "control": rules.TRUTH},
         ),
         "pii": Section(
             Guard,

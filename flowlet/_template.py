@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
+from ._fence import Untrusted, holds_untrusted, untrusted
 from ._suggest import nearest
 from .errors import DefinitionError
 
@@ -65,17 +66,19 @@ class Template:
 def to_text(value: object) -> str:
     """Write *value* as a model reads it well: a string as it is, everything else as JSON.
 
+    Text that is marked as untrusted is fenced, and so is the JSON of a value that holds such.
     What JSON itself writes as a string (a date, an enum's member, a path) comes without the quotes.
 
     Raises:
         InputError: a part of *value* can't be JSON.
     """
     if isinstance(value, str):
-        return str.__str__(value)
+        return str(value) if isinstance(value, Untrusted) else str.__str__(value)
     from ._codec import to_json
 
     found = to_json(value)
-    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    return str(untrusted(text)) if holds_untrusted(value) else text
 
 
 def check_names(template: Template, names: Iterable[str], where: str) -> None:

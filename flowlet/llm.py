@@ -144,7 +144,7 @@ class _Model:
         system = () if self.system is None else (Message("system", self.system),)
         parameters = self._parameters(f"{target.name}:{model}")
         timeout = self.timeout or process.settings.call_timeout
-        return Request(model, system + given, parameters, None, timeout)
+        return Request(model, tuple(map(_fenced, system + given)), parameters, None, timeout)
 
 
 def _filled(parameters: Parameters, defaults: Parameters) -> Parameters:
@@ -153,6 +153,12 @@ def _filled(parameters: Parameters, defaults: Parameters) -> Parameters:
     names = [a.name for a in fields(Parameters)]
     open_ = [name for name in names if getattr(parameters, name) == getattr(nothing, name)]
     return evolve(parameters, **{name: getattr(defaults, name) for name in open_})
+
+
+def _fenced(message: Message) -> Message:
+    """*message* as it is, or with its untrusted text fenced."""
+    text = str(message.content)
+    return message if text is message.content else evolve(message, content=text)
 
 
 def _messages(given: object) -> tuple[Message, ...]:

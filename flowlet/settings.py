@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, cas
 
 from attrs import evolve
 
-from ._catalogue import OPENAI_VARIABLES, Budgets, LogSettings, OpenAISettings, Settings
+from ._catalogue import OPENAI_VARIABLES, Budgets, InputLimits, LogSettings, OpenAISettings, Settings
 from .errors import ConfigError
 from .events import Event, PluginFailed
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .redaction import Redactor
     from .specs import Backend
 
-__all__ = ["Budgets", "LogSettings", "OpenAISettings", "Settings", "check", "configure", "process", "wrong"]
+__all__ = ["Budgets", "InputLimits", "LogSettings", "OpenAISettings", "Settings", "check", "configure", "process", "wrong"]
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class Changes(TypedDict, total=False):
     openai: OpenAISettings
     journal: str | Journal | None
     changed_code: ChangedCode
+    inputs: InputLimits
     pii: Guard
     observers: Iterable[Observer]
     middleware: Iterable[Middleware | str]

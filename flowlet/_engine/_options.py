@@ -241,6 +241,27 @@ def check_inputs(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     _signatures().check_inputs(fn, args, kwargs)
 
 
+def check_limits(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Check arguments against the limits in the settings; what plainly keeps to them takes no time."""
+    limits = process.settings.inputs
+    left = limits.size
+    for value in args if not kwargs else (*args, *kwargs.values()):
+        kind = type(value)
+        if kind is str and value.isprintable():
+            left -= len(value)
+        elif kind not in _PLAIN:
+            break
+    else:
+        if left >= 0:
+            return
+    from .. import _inputs
+
+    _inputs.check_limits(fn, args, kwargs, limits)
+
+
+_PLAIN = frozenset({int, float, bool, type(None)})
+
+
 def check_result(fn: Function, result: object) -> None:
     """Check a result against the hint of *fn*."""
     _signatures().check_result(fn, result)

@@ -21,7 +21,7 @@ from ..settings import process
 from ..specs import RunOptions, Spec, bare, spec_of
 from ._loops import in_ipython, is_cancellation, task_identity
 from ._middleware import wrapping
-from ._options import check_inputs
+from ._options import check_inputs, check_limits
 
 Function = Callable[..., Any]
 
@@ -66,6 +66,8 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
     name = spec.name if spec is not None else getattr(fn, "__qualname__", type(fn).__qualname__)
     if spec is not None and spec.kind == "workflow":
         check_inputs(bare(fn, spec), args, kwargs)
+        if parent is None:
+            check_limits(bare(fn, spec), args, kwargs)
     run = RunRecord(name, options, parent, None if frame is None else frame.scope)
     if run.depth > MAX_DEPTH:
         raise DefinitionError(

@@ -50,6 +50,10 @@ def _names(given: str | Iterable[str] | None) -> tuple[str, ...] | None:
     return tuple(given.replace(",", " ").split()) if isinstance(given, str) else tuple(given)
 
 
+def _all(given: Iterable[PIIDetector]) -> tuple[PIIDetector, ...]:
+    return tuple(given)
+
+
 @frozen
 class Guard:
     """What becomes of personal data in model calls: of prompts, system prompts and all other messages.
@@ -68,7 +72,7 @@ class Guard:
     action: Action | None = None
     restore: bool = True
     kinds: tuple[str, ...] | None = field(default=None, converter=_names)
-    detectors: tuple[PIIDetector, ...] = field(default=(), converter=tuple)
+    detectors: tuple[PIIDetector, ...] = field(default=(), converter=_all)
 
     def __call__(self, call: ModelCall, next: Callable[[ModelCall], Completion]) -> Completion:
         """Guard one call, as a middleware; flowlet itself asks :meth:`guarded`, streams too.

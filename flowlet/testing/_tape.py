@@ -1,8 +1,8 @@
 """The file of a recording: what it holds, how a request is told from others, how it is read and written.
 
 A request is the same as another when what the model sees is: provider, model, messages, output format and
-sampling settings, with secrets redacted. Keys, addresses and timeouts have no part in it. The file holds no
-digests: they are made from the requests in it, so that it may be edited by hand.
+sampling settings, with secrets redacted and fences around untrusted text numbered. Keys, addresses and timeouts have
+no part in it. The file holds no digests: they are made from the requests in it, so that it may be edited by hand.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 from attrs import Attribute, asdict, evolve, fields, frozen
 
 from .._codec import from_json
+from .._fence import without_codes
 from ..errors import InputError, ProviderError, ProviderErrorKind, RecordingError
 from ..messages import Completion, FinishReason, JsonValue, Parameters, Request, Role
 from ..metrics import UNKNOWN, TokenUsage
@@ -143,7 +144,7 @@ def asked(provider: str, request: Request) -> Asked:
             given[name] = float(given[name])
     output = request.output
     formats = None if output is None else {"name": output.name, "mode": output.mode, "schema": output.schema}
-    messages = [Said(message.role, _redacted(message.content)) for message in request.messages]
+    messages = [Said(message.role, without_codes(_redacted(message.content))) for message in request.messages]
     return Asked(provider, request.model, messages, _redacted(given) or None, _redacted(formats))
 
 

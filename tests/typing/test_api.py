@@ -12,6 +12,7 @@ import loguru
 from attrs import evolve, frozen
 
 import flowlet
+import flowlet.pii
 from flowlet import (
     LLM,
     AsyncLLM,
@@ -404,3 +405,17 @@ def logs() -> None:
     flowlet.log_to(None)
     flowlet.log_to(sys.stderr, level="LOUD")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     flowlet.log_to(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+# --- safety -----------------------------------------------------------------------------------
+
+
+def safety() -> None:
+    """Untrusted text is text, detectors are functions, and a guard is a setting and a middleware."""
+    text: str = flowlet.untrusted("from outside")
+    assert_type(flowlet.pii.find(text, ["email"]), tuple[flowlet.pii.Match, ...])
+    assert_type(flowlet.pii.mask(text), str)
+    guard = flowlet.pii.Guard("mask", kinds="email, card", detectors=[lambda text: []])
+    flowlet.configure(pii=guard, inputs=flowlet.InputLimits(size=1000))
+    flowlet.pii.Guard("hide")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    with_options(sync_flow, middleware=[guard])
