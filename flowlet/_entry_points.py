@@ -103,7 +103,7 @@ def misfit(distribution: Distribution) -> str | None:
         python = SpecifierSet(distribution.metadata["Requires-Python"] or "")
         needs = [Requirement(line) for line in distribution.requires or ()]
     except (InvalidRequirement, InvalidSpecifier) as exc:
-        return f"its requirements can't be read: {exc}"
+        return f"its requirements can't be read: {str(exc).partition(chr(10))[0]}"
     if not python.contains(platform.python_version(), prereleases=True):
         return f"it needs Python {python}, this is {platform.python_version()}"
     ours = _own_version()

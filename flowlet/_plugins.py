@@ -41,8 +41,8 @@ class Plugins:
         self._entries: dict[tuple[Kind, str], list[Entry]] = {}
         self._loaded: dict[tuple[Kind, str], Found] = {}
         self._broken: dict[tuple[Kind, str], str] = {}
-        self.objects: dict[Found, Callable[..., Any]] = {}
-        """Middleware that was made or taken for its name."""
+        self.objects: dict[Found, Any] = {}
+        """Middleware and providers that were asked for by name, as they are used."""
 
     def known(self) -> dict[tuple[Kind, str], list[Entry]]:
         """The entry points by kind and name."""
@@ -63,36 +63,50 @@ class Plugins:
             PluginError: it is broken.
         """
         key = kind, name
+        if key in self._broken and key in self.known() and key in self._broken:
+            raise PluginError(self._broken[key])
         found = self._loaded.get(key)
         if found is not None:
             return found
         candidates = self.known().get(key)
-        if candidates is None:
-            return None
-        if key in self._broken:
-            raise PluginError(self._broken[key])
-        return self._loaded.setdefault(key, self._load(candidates))
+        return None if candidates is None else self._loaded.setdefault(key, self._load(candidates))
 
     def _load(self, candidates: Sequence[Entry]) -> Found:
         first = candidates[0]
         if len(candidates) > 1:
             sources = " and ".join(str(entry.plugin.source) for entry in candidates)
-            self._set_aside(first.plugin, f"{sources} both have it; uninstall one of them")
+            raise self.set_aside(first.plugin, f"{sources} both have it; uninstall one of them")
         reason = misfit(first.distribution)
         if reason is not None:
-            self._set_aside(first.plugin, f"{reason}; install a version that fits")
+            raise self.set_aside(first.plugin, f"{reason}; install a version that fits")
         try:
             return Found(first.plugin, first.load())
         except BaseException as exc:
             if from_outside(exc):
                 raise
-            self._set_aside(first.plugin, f"{first.plugin.target} can't be imported: {describe(exc)}", exc)
-            raise
+            reason = f"{first.plugin.target} can't be imported: {describe(exc)}"
+            raise self.set_aside(first.plugin, reason) from exc
 
-    def _set_aside(self, plugin: Plugin, reason: str, cause: BaseException | None = None) -> None:
+    def set_aside(self, plugin: Plugin, reason: str) -> PluginError:
+        """Tell that *plugin* can't be used, and remember it; give the error."""
         message = self._broken[plugin.kind, plugin.name] = f"{plugin} can't be used: {reason}"
         tell(plugin, reason)
-        raise PluginError(message) from cause
+        return PluginError(message)
+
+    def made(self, found: Found) -> Any:
+        """What a plugin is used as: an object of its class, or what it is itself.
+
+        Raises:
+            PluginError: it can't be made.
+        """
+        if not isinstance(found.value, type):
+            return found.value
+        try:
+            return found.value()
+        except BaseException as exc:
+            if from_outside(exc):
+                raise
+            raise self.set_aside(found.plugin, f"it can't be made: {describe(exc)}") from exc
 
 
 def tell(plugin: Plugin, error: str, info: RunInfo | None = None) -> None:
@@ -142,37 +156,55 @@ def middleware_named(name: str) -> Callable[..., Any]:
         raise wrong("middleware", name, unknown("middleware", name))
     objects = process.of(Plugins).objects
     fn: Callable[..., Any] | None = objects.get(found)
-    return objects.setdefault(found, _made_middleware(found)) if fn is None else fn
+    return objects.setdefault(found, _middleware(found)) if fn is None else fn
 
 
-def _made_middleware(found: Found) -> Callable[..., Any]:
-    value = found.value
-    if isinstance(value, type):
-        value = made(found.plugin, value)
-    if not callable(value):
-        raise PluginError(f"{found.plugin} can't be used: expected a function, found {type(value).__name__}")
-    return cast("Callable[..., Any]", value)
-
-
-def made(plugin: Plugin, cls: Callable[[], Any]) -> Any:
-    """Make the object that stands for *plugin*, of its class.
-
-    Raises:
-        PluginError: that failed.
-    """
-    try:
-        return cls()
-    except BaseException as exc:
-        if from_outside(exc):
-            raise
-        tell(plugin, describe(exc))
-        raise PluginError(f"{plugin} can't be made: {describe(exc)}") from exc
+def _middleware(found: Found) -> Callable[..., Any]:
+    plugins = process.of(Plugins)
+    fn = plugins.made(found)
+    if not callable(fn):
+        raise plugins.set_aside(found.plugin, f"expected a function, found {type(fn).__name__}")
+    return cast("Callable[..., Any]", fn)
 
 
 def middleware_known(fn: Callable[..., Any]) -> Plugin | None:
     """The plugin that *fn* stands for, if it was ever asked for by its name."""
     objects = process.of(Plugins).objects
-    return next((found.plugin for found, value in list(objects.items()) if value is fn), None)
+    of_kind = (
+        (found.plugin, value) for found, value in list(objects.items()) if found.plugin.kind == "middleware"
+    )
+    return next((plugin for plugin, value in of_kind if value is fn), None)
+
+
+def provider_named(name: str) -> Any:
+    """The provider that is installed as *name*, of a class one object; None when there is none.
+
+    Raises:
+        PluginError: it is broken.
+    """
+    found = find("provider", name)
+    if found is None:
+        return None
+    objects = process.of(Plugins).objects
+    provider = objects.get(found)
+    return objects.setdefault(found, _provider(found)) if provider is None else provider
+
+
+def _provider(found: Found) -> Any:
+    plugins = process.of(Plugins)
+    provider = plugins.made(found)
+    if not (hasattr(provider, "complete") or hasattr(provider, "acomplete")):
+        expected = "expected an object, or a class, with complete(request), acomplete(request) or both"
+        raise plugins.set_aside(found.plugin, f"{expected}; found {type(provider).__name__}")
+    return provider
+
+
+def provider_known(name: str) -> Plugin:
+    """Who the provider *name* is."""
+    objects = process.of(Plugins).objects
+    known = (found.plugin for found in list(objects) if found.plugin.kind == "provider")
+    own = name in process.settings.providers
+    return next((p for p in known if p.name == name and not own), Plugin("provider", name))
 
 
 def installed(kind: Kind) -> list[str]:

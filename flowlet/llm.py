@@ -74,6 +74,8 @@ def register_provider(name: str, provider: LLMProvider) -> None:
     """
     if ":" in name or not name:
         raise DefinitionError(f"{name!r} can't name a provider: it stands before the colon in provider:model")
+    if isinstance(provider, type):
+        raise DefinitionError(f"register an object of it: register_provider({name!r}, {provider.__name__}())")
     if not (hasattr(provider, "complete") or hasattr(provider, "acomplete")):
         raise DefinitionError(
             f"{type(provider).__name__} is no provider: it needs complete(request), acomplete(request) or both"
@@ -301,12 +303,18 @@ def _chosen(pinned: str | None) -> str:
 
 
 def _find(chosen: str, name: str) -> LLMProvider:
-    provider = process.settings.providers.get(name) or process.of(Builtin).get(name)
+    provider = process.settings.providers.get(name) or process.of(Builtin).get(name) or _installed(name)
     if provider is None:
         raise _unknown(chosen, name)
     if name == "openai" and name not in process.settings.providers and not _openai_is_set_up():
         raise ConfigError(NOTHING_CONFIGURED)
     return provider
+
+
+def _installed(name: str) -> LLMProvider | None:
+    from ._plugins import provider_named  # only names that are not built in need it
+
+    return cast("LLMProvider | None", provider_named(name))
 
 
 def _openai_is_set_up() -> bool:
@@ -324,7 +332,9 @@ call flowlet.configure(model="offline") instead."""
 
 
 def _unknown(chosen: str, name: str) -> ConfigError:
-    names = sorted({*Builtin.names, *process.settings.providers})
+    from ._plugins import installed
+
+    names = sorted({*Builtin.names, *process.settings.providers, *installed("provider")})
     hint = nearest(name, names)
     if ":" not in chosen:
         meant = f"; did you mean {hint!r}?" if hint else f", such as openai:{chosen}"
@@ -332,5 +342,6 @@ def _unknown(chosen: str, name: str) -> ConfigError:
     return ConfigError(
         f"model {chosen!r}: there is no provider {name!r}"
         + (f"; did you mean {hint!r}?" if hint else "")
-        + f". There are: {', '.join(names)}. Others are made known with flowlet.register_provider(name, provider)."
+        + f". There are: {', '.join(names)}. Others are made known with "
+        "flowlet.register_provider(name, provider), or by installing the package that brings one."
     )

@@ -17,7 +17,7 @@ from ._engine._isolation import Blame
 from ._engine._options import check_inputs, check_result
 from ._entry_points import Plugin
 from ._functions import build
-from ._plugins import Found, find, register, unknown
+from ._plugins import Found, Plugins, find, register, unknown
 from .errors import DefinitionError, InputError, PluginError
 from .protocols import Middleware
 from .settings import process
@@ -76,7 +76,7 @@ def get_step(name: str) -> Callable[..., Any]:
     if known is None or known[0] is not found:
         reason = _no_step(found.value)
         if reason is not None:
-            raise PluginError(f"{found.plugin} can't be used: {reason}")
+            raise process.of(Plugins).set_aside(found.plugin, reason)
         known = made[name] = found, cast("Callable[..., Any]", build(_spec(found)))
     return known[1]
 

@@ -1,4 +1,4 @@
-"""What others implement: providers, observers, middleware. No class to inherit from.
+"""What others implement: providers, step plugins, observers, middleware. No class to inherit from.
 
 A provider has the methods of :class:`SyncProvider`, of :class:`AsyncProvider`, or both. The kind of
 the call site wins; what a provider lacks, the runtime adapts: a sync method is moved to a worker
@@ -36,6 +36,7 @@ __all__ = [
     "Observer",
     "RunCall",
     "StepCall",
+    "StepPlugin",
     "SyncProvider",
     "SyncStreamingProvider",
 ]
@@ -90,8 +91,33 @@ LLMProvider = SyncProvider | AsyncProvider
   JSON (default ``"prompt"``);
 - ``price(model, usage) -> Decimal | None``: the cost of an answer in US dollars (default: by model name);
 - ``replayed: bool``: whether its answers are of the past, so that they cost nothing and no budget bounds them
-  (default False).
+  (default False);
+- ``load()``: imports what is slow to import; called on a worker thread before the first call on an event loop;
+- ``keeps_time: bool``: whether ``complete`` always ends within ``request.timeout``. By default it is not trusted
+  to: sync code calls it on a thread that can be left behind.
 """
+
+class StepPlugin(Protocol):
+    """A step that holds something open while it is used: a connection, a process, a model in memory.
+
+    Its three methods may each be ``def`` or ``async def``. ``open`` is called once before the first call in a
+    run, ``close`` once at the end of that run, whatever its end is. With ``lifetime = "process"`` they are called
+    once in a process.
+    """
+
+    def open(self) -> object:
+        """Get ready."""
+        ...
+
+    @property
+    def __call__(self) -> Callable[..., Any]:
+        """Do the work of the step; its hints are those of the step."""
+        ...
+
+    def close(self) -> object:
+        """Give back what ``open`` took. What it raises is told, and does not fail the run."""
+        ...
+
 
 StructuredOutput = Literal["json_schema", "json_object", "prompt"]
 

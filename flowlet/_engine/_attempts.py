@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from attrs import evolve, frozen
@@ -304,6 +305,7 @@ def whole(target: Target, answer: object) -> Completion:
         found = f"a Completion whose usage is {type(answer.usage).__name__}, not a TokenUsage"
     else:
         return answer
+    _isolation().provider_failed(target.name, f"it returned {found}")
     raise ProviderError("bad_response", f"the provider returned {found}", provider=target.name)
 
 
@@ -314,7 +316,16 @@ def _again(exc: Exception) -> bool | float:
 
 
 def shown(target: Target, exc: BaseException) -> BaseException:
-    """What callers see of *exc*: facts of ours, never a foreign type out of a provider."""
-    if isinstance(exc, FlowletError | AssertionError) or not isinstance(exc, Exception):
+    """What callers see of *exc*: facts of ours, never a foreign type out of a provider; that is told as its failure."""
+    if isinstance(exc, FlowletError | AssertionError) or _isolation().is_no_failure(exc):
         return exc
+    _isolation().provider_failed(target.name, describe(exc))
     return ProviderError("other", f"the provider raised {describe(exc)}", provider=target.name)
+
+
+@cache
+def _isolation() -> ModuleType:
+    """What attributes failures, imported with the first one."""
+    from . import _isolation
+
+    return _isolation

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from .._entry_points import Plugin
 from .._outside import from_outside
-from .._plugins import middleware_known, tell
+from .._plugins import middleware_known, provider_known, tell
 from ..context import RunRecord, current, describe
 from ..errors import FlowletError, PluginError, note
 from ..protocols import ModelCall, RunCall, StepCall
@@ -43,7 +43,7 @@ class Blame:
 
 def blamed(plugin: Plugin, exc: BaseException) -> BaseException:
     """Attribute *exc* to *plugin*, unless it came from outside or is a cancellation; give what the run is to see."""
-    if _is_no_failure(exc):
+    if is_no_failure(exc):
         return exc
     if isinstance(exc, Exception) and not isinstance(exc, StopIteration | StopAsyncIteration):
         told: BaseException = exc
@@ -52,11 +52,11 @@ def blamed(plugin: Plugin, exc: BaseException) -> BaseException:
     if told.__dict__.setdefault(_MARK, plugin) == plugin:  # not that of a plugin inside this one
         note(told, f"raised by the plugin {plugin}")
         if not isinstance(told, FlowletError) or isinstance(told, PluginError):
-            _tell_once(plugin, exc)
+            _tell_once(plugin, describe(exc))
     return told
 
 
-def _is_no_failure(exc: BaseException) -> bool:
+def is_no_failure(exc: BaseException) -> bool:
     """Whether *exc* only passes: a cancellation, or what came from outside."""
     own = isinstance(exc, KeyboardInterrupt | GeneratorExit)  # raised by the code itself, unless from outside
     return from_outside(exc) or (is_cancellation(exc) and not own)
@@ -70,7 +70,7 @@ def blamed_middleware(middleware: Callable[..., Any], call: Any, exc: BaseExcept
     plugin = middleware_known(middleware)
     if plugin is not None:
         return blamed(plugin, exc)
-    if not _is_no_failure(exc):
+    if not is_no_failure(exc):
         note(exc, f"raised by the middleware {_name(middleware)!r} {_place(call)}")
     return exc
 
@@ -84,6 +84,11 @@ def no_completion(middleware: Callable[..., Any], call: Any, result: object) -> 
         "return what next(call) gives, or a Completion(text)"
     )
     return error if plugin is None else blamed(plugin, error)
+
+
+def provider_failed(name: str, error: str) -> None:
+    """Tell that the provider *name* did what no provider may."""
+    _tell_once(provider_known(name), error)
 
 
 def _name(middleware: Callable[..., Any]) -> str:
@@ -105,7 +110,7 @@ class Told:
         self.by_run: WeakKeyDictionary[RunRecord, set[Plugin]] = WeakKeyDictionary()
 
 
-def _tell_once(plugin: Plugin, exc: BaseException) -> None:
+def _tell_once(plugin: Plugin, error: str) -> None:
     frame = current.get()
     run = None if frame is None else frame.run
     if run is not None:
@@ -113,4 +118,4 @@ def _tell_once(plugin: Plugin, exc: BaseException) -> None:
         if plugin in told:
             return
         told.add(plugin)
-    tell(plugin, describe(exc))
+    tell(plugin, error)

@@ -26,7 +26,7 @@ from ..protocols import LLMProvider, ModelCall
 from ..settings import process
 from ._attempts import Attempt, Attempts, InFlight, Target, shown, whole
 from ._bridge import in_body, suspend
-from ._crossing import SETTLE, grace_of, in_thread, on_loop, pause, port_at
+from ._crossing import SETTLE, grace_of, in_other_thread, in_thread, on_loop, pause, port_at
 from ._failures import awaited
 from ._guarding import aguarded, guarded
 from ._loops import current_port, in_ipython, running_loop
@@ -79,13 +79,32 @@ def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
         with here_busy():  # from here on, whoever cancels the run waits for the answer
             attempts.check()
             with one.hold.taken(attempts.frame.scope):
-                completion = _attempt(one)
+                completion = _attempt_in_time(one)
         attempts.check()
         return completion
 
     if attempts.target.attempts == 1:
         return attempt(1)
     return retry(attempts.policy(), attempt, partial(pause, attempts.frame.scope))
+
+
+def _attempt_in_time(one: Attempt) -> Completion:
+    """Make the attempt in this thread, or in another one where the provider may not end by itself."""
+    provider = one.place.target.provider
+    if getattr(provider, "keeps_time", False) or sync_method(provider, "complete") is None:
+        return _attempt(one)
+    started, frame, seconds = time.perf_counter(), one.place.frame, one.request.timeout + OVERDUE
+    job = in_other_thread(frame.below(frame.scope), _busy_attempt, (one,), {}, seconds)
+    if not job.finished:
+        raise _given_up(one, started)
+    return job.outcome()  # type: ignore[no-any-return]
+
+
+def _given_up(one: Attempt, started: float) -> ProviderError:
+    """Book an attempt that took too long, and give its error."""
+    error = _overdue(one.request)
+    one.failed(error, time.perf_counter() - started, TokenUsage() if one.hold.give_up() else UNKNOWN)
+    return error
 
 
 def _attempt(one: Attempt) -> Completion:
@@ -202,9 +221,7 @@ async def _answer(one: Attempt) -> Completion:
             return job.outcome()  # type: ignore[no-any-return]
     finally:
         scope.leave()
-    error = _overdue(one.request)
-    one.failed(error, time.perf_counter() - started, TokenUsage() if one.hold.give_up() else UNKNOWN)
-    raise error
+    raise _given_up(one, started)
 
 
 def _busy_attempt(one: Attempt) -> Completion:

@@ -153,7 +153,7 @@ def _texts(deltas: Iterator[Delta], total: _Sum, attempts: Attempts) -> Iterator
             if text:
                 yield text
         total.check()
-    except Exception as exc:
+    except BaseException as exc:
         told = total.broken = shown(attempts.target, exc)
         if told is exc:
             raise
@@ -220,7 +220,7 @@ class _Texts:
             return await self._next()
         except StopAsyncIteration:
             raise
-        except Exception as exc:
+        except BaseException as exc:
             told = self._total.broken = shown(self._attempts.target, exc)
             if told is exc:
                 raise

@@ -40,6 +40,7 @@ class OfflineProvider:
     """Answers every request by itself, at no cost, on any thread and event loop."""
 
     name = "offline"
+    keeps_time = True
     structured_output: StructuredOutput = "json_schema"
 
     def complete(self, request: Request, /) -> Completion:

@@ -39,6 +39,7 @@ class OpenAIProvider:
     max_bytes: int = field(default=32 * 2**20, kw_only=True)
 
     name = "openai"
+    keeps_time = True
     structured_output: StructuredOutput = field(default="json_schema", kw_only=True, repr=False)
 
     def load(self) -> None:

@@ -45,6 +45,7 @@ class _Script:
     """The answers that are left and the requests that came. A call from any thread takes the next answer."""
 
     structured_output: StructuredOutput = "json_schema"
+    keeps_time = True
 
     def __init__(
         self,

@@ -255,6 +255,7 @@ class _Replayed(_Taped):
     """Answers from the file, in every way there is; the pieces of a stream are lines."""
 
     replayed = True
+    keeps_time = True
 
     def __init__(self, tape: Recording, name: str, structured_output: str) -> None:
         super().__init__(tape, name)
@@ -319,7 +320,7 @@ class _Recorded(_Taped):
         self._provider = provider
         self.structured_output = getattr(provider, "structured_output", "prompt")
         tape.offers(name, self.structured_output)
-        for optional in ("price", "load"):
+        for optional in ("price", "load", "keeps_time"):
             if hasattr(provider, optional):
                 setattr(self, optional, getattr(provider, optional))
         for kind, find in (("", sync_method), ("a", async_method)):
