@@ -31,7 +31,16 @@ from .workflows import arun, run, with_options
 if TYPE_CHECKING:
     from .protocols import Journal
 
-__all__ = ["RecordedRun", "aresume", "forget_runs", "recorded", "recorded_runs", "rewind", "resume"]
+__all__ = [
+    "RecordedRun",
+    "aresume",
+    "forget_runs",
+    "recorded",
+    "recorded_runs",
+    "resumable",
+    "resume",
+    "rewind",
+]
 
 Function = Callable[..., Any]
 
@@ -126,6 +135,30 @@ def _store(journal: str | PathLike[str] | Journal | None) -> Journal:
 # --- resuming ------------------------------------------------------------------------------------
 
 
+def resumable(
+    run_id: str,
+    fn: Function | None,
+    journal: str | PathLike[str] | Journal | None,
+    changed_code: ChangedCode | None,
+) -> tuple[Function, list[Any], dict[str, Any]]:
+    """The workflow of a run, with the options that it ran with, and its inputs.
+
+    Raises:
+        JournalError: the run is not known, or its workflow can't be found.
+        InputError: the workflow does not take the recorded inputs any more.
+    """
+    found = recorded(run_id, journal)
+    info = json.loads(found.entries[0].info)
+    fn = _workflow(run_id, info) if fn is None else fn
+    options: dict[str, Any] = {"run_id": run_id, "journal": _store(journal)}
+    options |= {name: info[name] for name in ("model", "backend", "tags", "correlation_id") if info[name]}
+    if changed_code is not None:
+        options["changed_code"] = changed_code
+    spec = spec_of(fn)
+    args, kwargs = read_back(signature_of(fn if spec is None else bare(fn, spec), called=True), found.inputs)
+    return with_options(fn, **cast("Options", options)), args, kwargs
+
+
 def resume(
     run_id: str,
     fn: Function | None = None,
@@ -149,7 +182,7 @@ def resume(
         InputError: the workflow does not take the recorded inputs any more.
         BridgeError: an event loop runs in this thread; write ``await aresume(...)``. Else as ``run``.
     """
-    again, args, kwargs = _again(run_id, fn, journal, changed_code)
+    again, args, kwargs = resumable(run_id, fn, journal, changed_code)
     return run(again, *args, **kwargs)
 
 
@@ -162,27 +195,8 @@ async def aresume(
     changed_code: ChangedCode | None = None,
 ) -> Any:
     """Go on with a run in the event loop of the caller, as :func:`resume` does."""
-    again, args, kwargs = await arun(_again, run_id, fn, journal, changed_code)
+    again, args, kwargs = await arun(resumable, run_id, fn, journal, changed_code)
     return await arun(again, *args, **kwargs)
-
-
-def _again(
-    run_id: str,
-    fn: Function | None,
-    journal: str | PathLike[str] | Journal | None,
-    changed_code: ChangedCode | None,
-) -> tuple[Function, list[Any], dict[str, Any]]:
-    """The workflow of a run, with the options that it ran with, and its inputs."""
-    found = recorded(run_id, journal)
-    info = json.loads(found.entries[0].info)
-    fn = _workflow(run_id, info) if fn is None else fn
-    options: dict[str, Any] = {"run_id": run_id, "journal": _store(journal)}
-    options |= {name: info[name] for name in ("model", "backend", "tags", "correlation_id") if info[name]}
-    if changed_code is not None:
-        options["changed_code"] = changed_code
-    spec = spec_of(fn)
-    args, kwargs = read_back(signature_of(fn if spec is None else bare(fn, spec), called=True), found.inputs)
-    return with_options(fn, **cast("Options", options)), args, kwargs
 
 
 def _workflow(run_id: str, info: Mapping[str, Any]) -> Function:

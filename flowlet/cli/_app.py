@@ -5,6 +5,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,8 @@ def _no_option(_: object, value: str | None) -> None:
 File = Annotated[
     str | None, Parameter(metavar="FILE", allow_leading_hyphen=True, validator=_no_option, show_default=False)
 ]
+Store = Annotated[str | None, Parameter(metavar="FILE", show_default=False)]
+Quiet = Annotated[bool, Parameter(alias="-q", negative="", show_default=False)]
 Words = Annotated[str, Parameter(metavar="NAME=VALUE")]
 
 
@@ -90,7 +93,9 @@ def run(
     report: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     record: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     replay: Annotated[Path | None, Parameter(metavar="FILE")] = None,
-    quiet: Annotated[bool, Parameter(alias="-q", negative="", show_default=False)] = False,
+    journal: Store = None,
+    run_id: Annotated[str | None, Parameter(metavar="ID")] = None,
+    quiet: Quiet = False,
     traceback: Flag = False,
 ) -> int:
     """Run a workflow, a step or a plain function.
@@ -109,15 +114,18 @@ def run(
         report: write a report of the run to this HTML file.
         record: record the model calls in this file.
         replay: answer the model calls from this recording; nothing is sent, and no key is needed.
+        journal: record the run in this file, so that it can be resumed.
+        run_id: the run's id; one that the journal knows is resumed.
         quiet: don't show the progress of the run.
         traceback: show the whole traceback of a failure (or set FLOWLET_DEBUG=1).
     """
-    from ._run import Request, run_target
+    from ._run import Request, execute, target_with
 
-    given = {"timeout": timeout, "model": model, "backend": backend}
+    given = {"timeout": timeout, "model": model, "backend": backend, "journal": journal, "run_id": run_id}
     options = {name: value for name, value in given.items() if value is not None}
-    request = Request(target, inputs, input, options, log, report, quiet, record, replay)
-    return _guarded(lambda: run_target(request, json, _whole(traceback)), json, traceback)
+    request = Request(log, report, quiet, record, replay)
+    asked = partial(target_with, target, inputs, input, options)
+    return _guarded(lambda: execute(asked, request, json, _whole(traceback)), json, traceback)
 
 
 @app.command(name="list")
@@ -181,6 +189,129 @@ def graph(file: str, /, *, format: Literal["text", "mermaid"] = "text", json: Js
     from ._workflows import draw
 
     return _guarded(lambda: draw(file, format, json), json)
+
+
+@app.command
+def runs(
+    *,
+    journal: Store = None,
+    state: Literal["pending", "running", "completed", "failed", "cancelled", "timeout"] | None = None,
+    workflow: str | None = None,
+    limit: int = 20,
+    json: Json = False,
+) -> int:
+    """List the runs that a journal knows, the newest first.
+
+    Args:
+        journal: the journal; without it that of the settings.
+        state: only those in this state; "running" with no owner was killed, and can be resumed.
+        workflow: only those of this workflow.
+        limit: how many at most.
+        json: write one JSON object.
+    """
+    from ._journal import list_runs
+
+    return _guarded(lambda: list_runs(journal, state, workflow, limit, json), json)
+
+
+@app.command
+def show(
+    run: Annotated[str, Parameter(metavar="RUN")], /, *, journal: Store = None, json: Json = False
+) -> int:
+    """Show what a journal knows of a run: inputs, steps, answers, results, errors.
+
+    Args:
+        run: the run's id.
+        journal: the journal; without it that of the settings.
+        json: write one JSON object.
+    """
+    from ._journal import show_run
+
+    return _guarded(lambda: show_run(run, journal, json), json)
+
+
+@app.command
+def resume(
+    run: Annotated[str | None, Parameter(metavar="RUN")] = None,
+    /,
+    *,
+    all: Flag = False,
+    journal: Store = None,
+    changed_code: Literal["error", "reuse", "rerun"] | None = None,
+    json: Json = False,
+    log: File = None,
+    quiet: Quiet = False,
+    traceback: Flag = False,
+) -> int:
+    """Go on with a run where it stopped; what has finished does not run again.
+
+    Args:
+        run: the run's id.
+        all: resume every run that was killed.
+        journal: the journal; without it that of the settings.
+        changed_code: what becomes of a recorded result when the code of its step has changed since.
+        json: write result, error and metrics as one JSON object.
+        log: write the log as JSON lines to this file, - for stderr.
+        quiet: don't show the progress of the run.
+        traceback: show the whole traceback of a failure.
+    """
+    from ._journal import resume_runs
+    from ._run import Request
+
+    request = Request(log, None, quiet)
+    work = partial(resume_runs, run, all, journal, changed_code, request, json, _whole(traceback))
+    return _guarded(work, json, traceback)
+
+
+@app.command
+def rerun(
+    run: Annotated[str, Parameter(metavar="RUN")],
+    /,
+    *,
+    from_: Annotated[str, Parameter(name="--from", metavar="STEP")],
+    journal: Store = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    traceback: Flag = False,
+) -> int:
+    """Run a recorded run again from a step on; what came before it does not run again.
+
+    Args:
+        run: the run's id.
+        from_: the step whose first call, and all that came after it, is made again.
+        journal: the journal; without it that of the settings.
+        json: write result, error and metrics as one JSON object.
+        quiet: don't show the progress of the run.
+        traceback: show the whole traceback of a failure.
+    """
+    from ._journal import rerun_from
+    from ._run import Request
+
+    request = Request(None, None, quiet)
+    return _guarded(
+        lambda: rerun_from(run, from_, journal, request, json, _whole(traceback)), json, traceback
+    )
+
+
+@app.command
+def prune(
+    *,
+    older_than: Annotated[str, Parameter(metavar="AGE")],
+    state: Literal["completed", "failed", "cancelled", "timeout", "running"] = "completed",
+    journal: Store = None,
+    json: Json = False,
+) -> int:
+    """Drop old runs from a journal, with all that it knows of them.
+
+    Args:
+        older_than: those that ended, or began where they did not end, so long ago: 30d, 12h, 45m.
+        state: only those in this state.
+        journal: the journal; without it that of the settings.
+        json: write one JSON object.
+    """
+    from ._journal import prune_runs
+
+    return _guarded(lambda: prune_runs(older_than, state, journal, json), json)
 
 
 @app.command

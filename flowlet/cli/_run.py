@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,12 +36,8 @@ Function = Callable[..., Any]
 
 @frozen(eq=False, repr=False)
 class Request:
-    """What the command line asked for. *options* are those of one execution."""
+    """How a run is to be shown, logged and recorded."""
 
-    target: str
-    words: tuple[str, ...]
-    input: str | None
-    options: Mapping[str, Any]
     log: str | None
     report: Path | None
     quiet: bool
@@ -49,20 +45,33 @@ class Request:
     replay: Path | None = None
 
 
-def run_target(request: Request, as_json: bool, whole: bool) -> int:
-    """Run what *request* asks for and give the exit code; *whole* tells tracebacks of failures.
+Asked = tuple[Function, Sequence[Any], Mapping[str, Any]]
+"""A function and its arguments."""
+
+
+def target_with(target: str, words: tuple[str, ...], input: str | None, options: Mapping[str, Any]) -> Asked:
+    """What *target* names, with the options of its run, and the inputs of the command line.
 
     Raises:
-        FlowletError, Unloadable: before anything ran: the target, an input or an option is wrong.
+        FlowletError, Unloadable: the target, an input or an option is wrong.
+    """
+    fn = _with_run_options(find(target), options)
+    return fn, *read_inputs(fn, words, input)
+
+
+def execute(ask: Callable[[], Asked], request: Request, as_json: bool, whole: bool) -> int:
+    """Run what *ask* gives as *request* says and give the exit code; *whole* tells tracebacks of failures.
+
+    Raises:
+        FlowletError, Unloadable: before anything ran.
     """
     _check_tape(request)
     with ExitStack() as stack:
         if as_json:  # stdout is for the one object alone
             stack.enter_context(redirect_stdout(sys.stderr))
-        fn = _with_run_options(find(request.target), request.options)
-        args, kwargs = read_inputs(fn, request.words, request.input)
+        fn, args, kwargs = ask()
         _collect_garbage()
-        run, signals, error = _finish(request, lambda: start_handle(fn, args, kwargs))
+        run, signals, error = _finish(request, lambda: start_handle(fn, tuple(args), dict(kwargs)))
     if error is not None:
         tell(error, whole)
     if as_json:

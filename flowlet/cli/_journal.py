@@ -1,0 +1,185 @@
+"""``flowlet runs``, ``show``, ``resume``, ``rerun`` and ``prune``: what a journal knows, and going on with it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, cast
+
+from attrs import asdict
+
+from .._codec import to_json
+from ..display._words import cost_of, tokens_of, visible
+from ..entries import ChangedCode, Entry, JournalledRun
+from ..errors import InputError
+from ..metrics import Usage
+from ..resuming import RecordedRun, forget_runs, recorded, recorded_runs, resumable, rewind
+from . import _codes
+from ._run import Request, execute
+from ._shown import write_json
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_WIDTH = 72
+
+
+def list_runs(journal: str | None, state: str | None, workflow: str | None, limit: int, as_json: bool) -> int:
+    """Write the runs of a journal, a line each."""
+    found = [
+        run
+        for run in recorded_runs(journal)
+        if state in (None, run.state) and workflow in (None, run.workflow)
+    ][:limit]
+    if as_json:
+        write_json([asdict(run) for run in found])
+    elif not found:
+        print("no such runs")
+    else:
+        _write_table(found)
+    return _codes.OK
+
+
+def _write_table(runs: Sequence[JournalledRun]) -> None:
+    rows = [("run", "workflow", "state", "started", "took", "entries"), *map(_row, runs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(run: JournalledRun) -> tuple[str, ...]:
+    took = "" if run.ended is None else f"{run.ended - run.started:.1f} s"
+    return visible(run.run_id), visible(run.workflow), _state(run), _when(run.started), took, str(run.entries)
+
+
+def _state(run: JournalledRun) -> str:
+    if run.state != "running":
+        return run.state
+    return "killed" if run.owner is None else f"running ({run.owner})"
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at).isoformat(sep=" ", timespec="seconds")
+
+
+def show_run(run_id: str, journal: str | None, as_json: bool) -> int:
+    """Write what a journal knows of a run, as a tree."""
+    found = recorded(run_id, journal)
+    if as_json:
+        write_json(_as_data(found))
+    else:
+        print("\n".join(_lines(found)))
+    return _codes.OK
+
+
+def _as_data(found: RecordedRun) -> Any:
+    return {
+        **asdict(found.run),
+        "inputs": found.inputs,
+        "result": found.result,
+        "error": found.error,
+        "usage": to_json(found.usage, Usage),
+        "calls": [asdict(entry) for entry in found.calls],
+    }
+
+
+def _lines(found: RecordedRun) -> Iterator[str]:
+    run, usage = found.run, found.usage
+    used = [text for text in (tokens_of(usage) and f"{tokens_of(usage)} tokens", cost_of(usage)) if text]
+    yield visible(
+        f"{run.workflow} {run.run_id}: {_state(run)}, {_when(run.started)}, {', '.join(used)}".rstrip(", ")
+    )
+    yield f"  inputs  {_cut(json.dumps(found.inputs, ensure_ascii=False))}"
+    yield from _tree(found.calls, "", "  ")
+    if found.error is not None:
+        yield f"  error   {_cut(found.error)}"
+    elif run.state == "completed":
+        yield f"  result  {_cut(json.dumps(found.result, ensure_ascii=False))}"
+
+
+def _tree(calls: Sequence[Entry], parent: str, indent: str) -> Iterator[str]:
+    for entry in calls:
+        if entry.parent == parent:
+            told = entry.error or _value(entry)
+            attempts = f", {entry.attempts} attempts" if entry.attempts > 1 else ""
+            yield f"{indent}{visible(entry.name)}: {entry.state}, {entry.duration:.3f} s{attempts}"
+            if entry.inputs not in ("", "{}"):
+                yield f"{indent}    ← {_cut(entry.inputs)}"
+            if told:
+                yield f"{indent}    {'✗' if entry.error else '→'} {_cut(told)}"
+            yield from _tree(calls, entry.key, indent + "    ")
+
+
+def _value(entry: Entry) -> str:
+    if entry.kind != "call" or not entry.value:
+        return entry.value
+    return cast("str", json.dumps(json.loads(entry.value)["text"], ensure_ascii=False))
+
+
+def _cut(text: str) -> str:
+    text = visible(text)
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+
+
+def resume_runs(
+    run_id: str | None,
+    everything: bool,
+    journal: str | None,
+    changed_code: ChangedCode | None,
+    request: Request,
+    as_json: bool,
+    whole: bool,
+) -> int:
+    """Resume a run, or all that were killed; the worst exit code counts.
+
+    Raises:
+        InputError: neither or both are asked for.
+    """
+    if everything == (run_id is not None):
+        raise InputError("name a run to resume, or all that were killed with --all; flowlet runs lists them")
+    names = [run_id] if run_id is not None else [run.run_id for run in recorded_runs(journal) if _killed(run)]
+    if not names:
+        print("no run was killed")
+    codes = [
+        execute(partial(resumable, name, None, journal, changed_code), request, as_json, whole)
+        for name in names
+    ]
+    return max(codes, default=_codes.OK)
+
+
+def _killed(run: JournalledRun) -> bool:
+    return run.state in ("running", "pending") and run.owner is None
+
+
+def rerun_from(
+    run_id: str, step: str, journal: str | None, request: Request, as_json: bool, whole: bool
+) -> int:
+    """Run a recorded run again from *step* on."""
+    rewind(run_id, step, journal)
+    return execute(partial(resumable, run_id, None, journal, None), request, as_json, whole)
+
+
+def prune_runs(age: str, state: str, journal: str | None, as_json: bool) -> int:
+    """Drop the runs in *state* that are older than *age*, and tell them.
+
+    Raises:
+        InputError: *age* is none.
+    """
+    found = _AGE.fullmatch(age.strip())
+    if found is None:
+        raise InputError(f"--older-than {age!r} is no age; write a number and s, m, h, d or w: 30d")
+    oldest = time.time() - float(found[1]) * _SECONDS[found[2]]
+    old = [
+        run.run_id
+        for run in recorded_runs(journal)
+        if run.state == state and run.owner is None and (run.ended or run.started) < oldest
+    ]
+    forget_runs(old, journal)
+    if as_json:
+        write_json({"dropped": old})
+    else:
+        print(f"{len(old)} runs dropped" if len(old) != 1 else "1 run dropped")
+    return _codes.OK
