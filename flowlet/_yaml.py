@@ -183,8 +183,8 @@ class _Reader:
         )
         mark = getattr(exc, "context_mark" if opened else "problem_mark", None)
         if mark is not None:
-            before = self.source.lines[mark.line][: mark.column].rstrip() if "<block end>" in problem else ""
-            if before.endswith(("}", "]")):
+            before: str = self.source.lines[mark.line][: int(mark.column)].rstrip()
+            if "<block end>" in problem and before.endswith(("}", "]")):
                 advice = _AFTER
             return Fault(self.source.place(mark.line, mark.column), advice)
         position = getattr(exc, "position", None)

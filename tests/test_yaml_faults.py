@@ -189,7 +189,11 @@ PLANTED = [
     Planted(
         "a parameter without a name",
         STEPS + "  a: {use: 'yaml_steps:only', with: {text: x}}\n",
-        (":2:38", "only(text) takes no text by name, but by position", "wrap it in a function of your own"),
+        (
+            ":2:38",
+            "only(text) takes no text by name, but by position",
+            "write a function that takes it by name",
+        ),
     ),
     Planted(
         "data that does not fit",

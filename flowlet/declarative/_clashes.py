@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from .._data.words import listed
 from .._fits import fits, told
 from .._source import Fault
 from .._suggest import nearest
+from ..messages import JsonValue
 from ._conditions import ORDER, Condition, Operation
 from ._hints import either, item_of, list_of, members
 from ._values import Constant
@@ -70,14 +71,16 @@ def _hint(condition: Condition, hints: Hints) -> Any:
     return either(*map(_by_value, members(condition.hint(hints))))
 
 
-def _exactly(data: Any) -> Any:
+def _exactly(data: JsonValue) -> Any:
     if isinstance(data, list):
         return list_of(either(*map(_exactly, data)) if data else Any)
-    return Literal[data] if isinstance(data, str | int) else type(data)
+    found: Any = Literal[data] if isinstance(data, str | int) else type(data)
+    return found
 
 
 def _by_value(hint: Any) -> Any:
     """The values of an enumeration, which conditions compare."""
-    return (
-        Literal[tuple(m.value for m in hint)] if isinstance(hint, type) and issubclass(hint, Enum) else hint
-    )
+    cls = cast("type[Enum]", hint)
+    is_enum = isinstance(hint, type) and issubclass(hint, Enum)
+    found: Any = Literal[tuple(member.value for member in cls)] if is_enum else cls
+    return found

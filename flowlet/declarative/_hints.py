@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 import types
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, Optional, Union, cast, get_args, get_origin
 from uuid import UUID
@@ -65,9 +63,16 @@ def either(*hints: Any) -> Any:
     if Any in hints or any(isinstance(hint, str) for hint in hints):
         return Any
     try:
-        return reduce(operator.or_, dict.fromkeys(hints))
+        return _union_of(dict.fromkeys(hints))
     except TypeError:
         return Any
+
+
+def _union_of(hints: Iterable[Any]) -> Any:
+    found, *more = hints
+    for hint in more:
+        found = found | hint
+    return found
 
 
 def members(hint: Any) -> tuple[Any, ...]:
@@ -105,7 +110,7 @@ def _union(tokens: Tokens) -> Any:
     found = [_one(tokens)]
     while tokens.skip("|"):
         found.append(_one(tokens))
-    return _made(tokens, lambda: reduce(operator.or_, found))
+    return _made(tokens, lambda: _union_of(found))
 
 
 def _one(tokens: Tokens) -> Any:

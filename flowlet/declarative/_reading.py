@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from .._data.checking import did_you_mean
 from .._schema import output_format
 from .._signature import Parameter, Signature, signature_of
 from .._source import Fault, Place
+from .._suggest import nearest
 from .._template import Template
 from .._yaml import Node
 from ..errors import DefinitionError, FlowletError, InputError
@@ -30,6 +32,7 @@ __all__ = ["read_plan", "texts"]
 
 Nodes = Mapping[str, Node]
 Function = Callable[..., Any]
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def read_plan(node: Node, name: str, faults: list[Fault]) -> Plan:
@@ -170,29 +173,23 @@ class _Reading:
 
     def arguments(self, name: str, used: Node, signature: Signature, given: Node) -> dict[str, Argument]:
         """What a function is given, by the names of its parameters."""
-        by_name = {
-            p.name: p
-            for p in signature.parameters
-            if p.kind in (p.kind.POSITIONAL_OR_KEYWORD, p.kind.KEYWORD_ONLY)
-        }
+        takes = {p.name: p for p in signature.parameters if p.kind in _NAMED}
         rest = next((p for p in signature.parameters if p.kind is p.kind.VAR_KEYWORD), None)
-        for p in signature.parameters:
-            if p.required and p.name not in given.keys:
-                way = f"with: {{{p.name}: ...}}" if p.name in by_name else "wrap it in a function of your own"
-                self.fault(used.place, f"{name}.use: {signature} needs {p.name}; write {way}")
         found: dict[str, Argument] = {}
+        meant: set[str | None] = set()
         for key, node in _nodes(given).items():
-            parameter = by_name.get(key, rest)
+            parameter = takes.get(key, rest)
             if parameter is None:
-                known = key in [p.name for p in signature.parameters]
-                way = (
-                    ", but by position; wrap it in a function of your own"
-                    if known
-                    else did_you_mean(key, by_name)
+                meant.add(nearest(key, takes))
+                self.fault(
+                    given.keys[key], f"{signature} takes no {key} by name{_way(key, signature, takes)}"
                 )
-                self.fault(given.keys[key], f"{signature} takes no {key} by name{way}")
             else:
                 found[key] = self.argument(key, node, parameter)
+        for p in signature.parameters:
+            if p.required and p.name not in given.keys and p.name not in meant:
+                way = f"with: {{{p.name}: ...}}" if p.name in takes else "a function that takes it by name"
+                self.fault(used.place, f"{name}.use: {signature} needs {p.name}; write {way}")
         return found
 
     def argument(self, name: str, node: Node, parameter: Parameter) -> Argument:
@@ -214,6 +211,13 @@ class _Reading:
 
 async def _nothing() -> None:
     """What a step calls that can't be read."""
+
+
+def _way(key: str, signature: Signature, takes: Mapping[str, Parameter]) -> str:
+    """What to do about a key that *signature* does not take."""
+    if key in [p.name for p in signature.parameters]:
+        return ", but by position; write a function that takes it by name"
+    return did_you_mean(key, takes)
 
 
 def _misfits(name: str, data: JsonValue, hint: Any, place: Place) -> Iterator[Fault]:

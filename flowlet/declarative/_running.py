@@ -75,7 +75,7 @@ async def _result(step: Step, scope: Mapping[str, Any]) -> Any:
     async def for_one(item: Any) -> Any:
         return await _called(step, {**scope, ITEM: item})
 
-    return await apmap(for_one, _items(step, scope), max_concurrency=step.max_concurrency)
+    return await apmap(for_one, _items(step, step.items.of(scope)), max_concurrency=step.max_concurrency)
 
 
 async def _called(step: Step, scope: Mapping[str, Any]) -> Any:
@@ -90,11 +90,9 @@ def _holds(step: Step, scope: Mapping[str, Any]) -> bool:
         raise InputError(f"{step.place}: the condition of step {step.name!r} can't be told: {exc}") from exc
 
 
-def _items(step: Step, scope: Mapping[str, Any]) -> Iterable[Any]:
-    assert step.items is not None
-    items = step.items.of(scope)
-    if not isinstance(items, Iterable) or isinstance(items, str | bytes | Mapping):
-        raise InputError(
-            f"{step.place}: for_each of step {step.name!r} expected a list, found {shown(items)}"
-        )
-    return items
+def _items(step: Step, items: Any) -> Iterable[Any]:
+    found: Iterable[Any] = items
+    if not hasattr(items, "__iter__") or isinstance(items, str | bytes | Mapping):
+        told = f"for_each of step {step.name!r} expected a list, found {shown(found)}"
+        raise InputError(f"{step.place}: {told}")
+    return found
