@@ -1,4 +1,4 @@
-"""What frozen values share: their ``repr``, equality and hash, written once instead of for each class.
+"""What frozen values share: their ``repr``, without secrets, equality and hash, once instead of for each class.
 
 attrs would generate them, which takes half of the time in which a class is made, and so a good part of
 the start of a program. So a class says ``@frozen(eq=False, repr=False)`` and has one of these as its base.
@@ -6,21 +6,36 @@ the start of a program. So a class says ``@frozen(eq=False, repr=False)`` and ha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from attrs import Attribute, AttrsInstance, fields
 
-__all__ = ["Shown", "Value"]
+__all__ = ["Shown", "Value", "hiding", "without_secrets"]
+
+
+class _Hiding:
+    """How secrets are taken out of what is shown: the process, which knows them, says so when it is there."""
+
+    hide: Callable[[str], str] = str
+
+
+hiding = _Hiding()
+
+
+def without_secrets(text: str) -> str:
+    """Take the secrets out of *text* that the process knows by now."""
+    return hiding.hide(text)
 
 
 class Shown:
-    """A ``repr`` that tells the fields: ``Budget(calls=3, tokens=None, cost=None)``."""
+    """A ``repr`` that tells the fields, but no secret: ``Budget(calls=3, tokens=None, cost=None)``."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         shown = (f"{a.name}={getattr(self, a.name)!r}" for a in _fields(self) if a.repr)
-        return f"{type(self).__qualname__.rpartition('>.')[2]}({', '.join(shown)})"
+        return without_secrets(f"{type(self).__qualname__.rpartition('>.')[2]}({', '.join(shown)})")
 
 
 class Value(Shown):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 from ._engine import _fanout
 from ._engine._failures import check_callable
 from ._engine._handle import Run
+from ._tracebacks import forget_locals
 from .errors import DefinitionError
 
 __all__ = ["agather", "apmap", "gather", "pmap"]
@@ -41,7 +42,11 @@ def pmap(
         BridgeError: an event loop runs in this thread; write ``await apmap(...)``.
     """
     check_callable("pmap", fn)
-    return _fanout.map_in_threads(fn, items, _checked(max_concurrency))
+    try:
+        return _fanout.map_in_threads(fn, items, _checked(max_concurrency))
+    except Exception as exc:
+        forget_locals(exc)
+        raise
 
 
 @overload
@@ -58,7 +63,11 @@ async def apmap(
     The first failure cancels the others and is raised as it is. A sync *fn* runs on worker threads.
     """
     check_callable("apmap", fn)
-    return await _fanout.map_in_tasks(fn, items, _checked(max_concurrency))
+    try:
+        return await _fanout.map_in_tasks(fn, items, _checked(max_concurrency))
+    except Exception as exc:
+        forget_locals(exc)
+        raise
 
 
 def _checked(max_concurrency: int) -> int:

@@ -15,6 +15,7 @@ from types import CodeType
 from typing import Any
 
 from ._scope import Scope, call_all, guard
+from ._value import without_secrets
 from .events import Event, RunFinished, RunInfo, StepFinished
 from .metrics import CallRecord, ExecutionMetrics, Reused, RunState, StepMetrics, StepState, Usage
 from .settings import process
@@ -381,9 +382,9 @@ class RunRecord:
 
 
 def describe(exc: BaseException) -> str:
-    """Say an exception in one line: its type and text, shortened."""
+    """Say an exception in one line: its type and text, shortened, without secrets."""
     try:
-        text = str(exc).partition("\n")[0]
+        text = without_secrets(str(exc)).partition("\n")[0]
     except Exception:  # noqa: BLE001 -- a broken __str__ of the user's must not hide the failure
         text = "<unprintable>"
     text = text if len(text) <= 300 else text[:297] + "..."

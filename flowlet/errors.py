@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
-from ._value import Shown, Value
+from ._value import Shown, Value, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from .metrics import ExecutionMetrics, TokenUsage
 
@@ -87,6 +87,14 @@ class _Portable(Shown):
         return _rebuild, (type(self), self.args, dict(self.__dict__))  # type: ignore[attr-defined]
 
 
+def _all_without_secrets(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(without_secrets, texts))
+
+
+def _maybe_without_secrets(text: str | None) -> str | None:
+    return None if text is None else without_secrets(text)
+
+
 class FlowletError(_Portable, Exception):
     """Base class of all errors that flowlet raises.
 
@@ -98,7 +106,7 @@ class FlowletError(_Portable, Exception):
 
 @frozen(repr=False)
 class _Message(FlowletError):
-    message: str
+    message: str = field(converter=without_secrets)
 
     def __str__(self) -> str:
         return self.message
@@ -122,8 +130,8 @@ class JournalError(_Message):
 
 @frozen(repr=False)
 class _Faults(FlowletError):
-    message: str
-    faults: tuple[str, ...] = ()
+    message: str = field(converter=without_secrets)
+    faults: tuple[str, ...] = field(default=(), converter=_all_without_secrets)
 
     def __str__(self) -> str:
         return "\n".join((self.message, *(f"  {fault}" for fault in self.faults)))
@@ -149,8 +157,8 @@ class OutputError(FlowletError, ValueError):
     """
 
     retryable = True
-    message: str
-    faults: tuple[str, ...] = ()
+    message: str = field(converter=without_secrets)
+    faults: tuple[str, ...] = field(default=(), converter=_all_without_secrets)
     text: str = field(default="", repr=False)
 
     def __str__(self) -> str:
@@ -248,11 +256,11 @@ class ProviderError(FlowletError):
     """
 
     kind: ProviderErrorKind
-    message: str
+    message: str = field(converter=without_secrets)
     retryable: bool = False
     status: int | None = None
-    code: str | None = None
-    request_id: str | None = None
+    code: str | None = field(default=None, converter=_maybe_without_secrets)
+    request_id: str | None = field(default=None, converter=_maybe_without_secrets)
     retry_after: float | None = None
     provider: str | None = None
     usage: TokenUsage | None = field(default=None, repr=False)
@@ -328,7 +336,7 @@ class Failure(Value):
     workflow: str
     run_id: str
     error: str
-    message: str
+    message: str = field(converter=without_secrets)
     serial: float = field(default=0.0, repr=False)
 
     def note(self) -> str:

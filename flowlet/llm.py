@@ -15,6 +15,8 @@ from ._conversation import Conversation
 from ._engine import _models, _streams
 from ._engine._attempts import Target
 from ._suggest import nearest
+from ._tracebacks import forget_locals
+from ._value import Shown
 from .context import current
 from .errors import ConfigError, DefinitionError, InputError, ProviderError
 from .messages import Completion, JsonValue, Message, Parameters, Request
@@ -88,8 +90,8 @@ def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-@frozen
-class _Model:
+@frozen(repr=False)
+class _Model(Shown):
     """What sync and async models share.
 
     Attributes:
@@ -173,7 +175,7 @@ def _messages(given: object) -> tuple[Message, ...]:
     return cast("tuple[Message, ...]", found)
 
 
-@frozen
+@frozen(repr=False)
 class LLM(_Model):
     """A language model for plain functions: ``LLM().ask("Name three teas.")``.
 
@@ -194,16 +196,20 @@ class LLM(_Model):
             ConfigError: no provider is configured.
             BridgeError: the call would block an event loop; use ``AsyncLLM``.
         """
-        target, model = self._target()
-        talk = Conversation(target, self._request(prompt, target, model), returns)
-        while not talk.over:
-            try:
-                completion = _models.complete(target, talk.request)
-            except ProviderError as exc:
-                talk.step_down(exc)
-            else:
-                talk.hear(completion)
-        return talk.value
+        try:
+            target, model = self._target()
+            talk = Conversation(target, self._request(prompt, target, model), returns)
+            while not talk.over:
+                try:
+                    completion = _models.complete(target, talk.request)
+                except ProviderError as exc:
+                    talk.step_down(exc)
+                else:
+                    talk.hear(completion)
+            return talk.value
+        except Exception as exc:
+            forget_locals(exc)
+            raise
 
     def complete(self, messages: str | Sequence[Message]) -> Completion:
         """Continue a conversation, and give the answer with its usage and finish reason, whatever that is.
@@ -213,8 +219,12 @@ class LLM(_Model):
             ConfigError: no provider is configured.
             BridgeError: the call would block an event loop; use ``AsyncLLM``.
         """
-        target, model = self._target()
-        return _models.complete(target, self._request(messages, target, model))
+        try:
+            target, model = self._target()
+            return _models.complete(target, self._request(messages, target, model))
+        except Exception as exc:
+            forget_locals(exc)
+            raise
 
     def stream(self, prompt: str | Sequence[Message]) -> AbstractContextManager[Iterator[str]]:
         """Answer piece by piece: ``with llm.stream("...") as pieces: for text in pieces: ...``.
@@ -229,7 +239,7 @@ class LLM(_Model):
         return _streams.stream(target, self._request(prompt, target, model))
 
 
-@frozen
+@frozen(repr=False)
 class AsyncLLM(_Model):
     """A language model for async functions: ``await AsyncLLM().ask("Name three teas.")``.
 
@@ -248,16 +258,20 @@ class AsyncLLM(_Model):
             ProviderError: the model could not be asked.
             ConfigError: no provider is configured.
         """
-        target, model = self._target()
-        talk = Conversation(target, self._request(prompt, target, model), returns)
-        while not talk.over:
-            try:
-                completion = await _models.acomplete(target, talk.request)
-            except ProviderError as exc:
-                talk.step_down(exc)
-            else:
-                talk.hear(completion)
-        return talk.value
+        try:
+            target, model = self._target()
+            talk = Conversation(target, self._request(prompt, target, model), returns)
+            while not talk.over:
+                try:
+                    completion = await _models.acomplete(target, talk.request)
+                except ProviderError as exc:
+                    talk.step_down(exc)
+                else:
+                    talk.hear(completion)
+            return talk.value
+        except Exception as exc:
+            forget_locals(exc)
+            raise
 
     async def complete(self, messages: str | Sequence[Message]) -> Completion:
         """Continue a conversation, and give the answer with its usage and finish reason, whatever that is.
@@ -266,8 +280,12 @@ class AsyncLLM(_Model):
             ProviderError: the model could not be asked.
             ConfigError: no provider is configured.
         """
-        target, model = self._target()
-        return await _models.acomplete(target, self._request(messages, target, model))
+        try:
+            target, model = self._target()
+            return await _models.acomplete(target, self._request(messages, target, model))
+        except Exception as exc:
+            forget_locals(exc)
+            raise
 
     def stream(self, prompt: str | Sequence[Message]) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         """Answer piece by piece: ``async with llm.stream("...") as pieces: async for text in pieces: ...``.

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from ._engine._calls import run_async, run_sync
 from ._engine._handle import Run, newest_here, recent, start_handle
 from ._functions import changed, decorated
+from ._tracebacks import forget_locals
 from .specs import Backend, Budget, Options, spec_of
 
 __all__ = [
@@ -99,7 +100,11 @@ def run(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         WorkflowTimeout: the deadline passed.
         RunCancelled: the run was cancelled. Else whatever *fn* raises.
     """
-    return run_sync(fn, args, kwargs)
+    try:
+        return run_sync(fn, args, kwargs)
+    except Exception as exc:
+        forget_locals(exc)
+        raise
 
 
 @overload
@@ -114,7 +119,11 @@ async def arun(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         WorkflowTimeout: the deadline passed.
         RunCancelled: the run was cancelled. Else whatever *fn* raises.
     """
-    return await run_async(fn, args, kwargs)
+    try:
+        return await run_async(fn, args, kwargs)
+    except Exception as exc:
+        forget_locals(exc)
+        raise
 
 
 @overload

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from .._tracebacks import forget_locals
 from ..context import Frame, RunRecord, current
 from ..errors import BridgeError, RunStopped
 from ..settings import process
@@ -178,21 +179,25 @@ def sync_workflow(spec: Spec, fn: Function) -> Function:
     """Make the plain function that runs the sync workflow *fn* and waits for its result."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        frame = _enclosing()
-        if frame is None or frame.run is None:
-            return run_sync(call, args, kwargs)
-        if in_body():
-            return _child_of_async_body(new_run(call, args, kwargs, frame), fn, args, kwargs)
-        if running_loop() is not None:
-            raise no_bridge(spec.name)
-        run = new_run(call, args, kwargs, frame)
-        run.fetched = True
-        if run.timeout is None:
-            return inline(run, fn, args, kwargs)
         try:
-            return waited(launch_thread, run, fn, args, kwargs)
-        finally:
-            run.release()
+            frame = _enclosing()
+            if frame is None or frame.run is None:
+                return run_sync(call, args, kwargs)
+            if in_body():
+                return _child_of_async_body(new_run(call, args, kwargs, frame), fn, args, kwargs)
+            if running_loop() is not None:
+                raise no_bridge(spec.name)
+            run = new_run(call, args, kwargs, frame)
+            run.fetched = True
+            if run.timeout is None:
+                return inline(run, fn, args, kwargs)
+            try:
+                return waited(launch_thread, run, fn, args, kwargs)
+            finally:
+                run.release()
+        except Exception as exc:
+            forget_locals(exc)
+            raise
 
     return call
 
@@ -208,10 +213,14 @@ def async_workflow(spec: Spec, fn: Function) -> Function:
     """Make the coroutine function that runs the async workflow *fn*."""
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        frame = _enclosing()
-        run = new_run(call, args, kwargs, frame)
-        run.fetched = True
-        return await drive(run, fn, args, kwargs)
+        try:
+            frame = _enclosing()
+            run = new_run(call, args, kwargs, frame)
+            run.fetched = True
+            return await drive(run, fn, args, kwargs)
+        except Exception as exc:
+            forget_locals(exc)
+            raise
 
     ASYNC_CODE.add(call.__code__)
     return call

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 
+from .._tracebacks import forget_locals
 from ..context import Frame, RunRecord
 from ..errors import FlowletError, RunStopped
 from ..settings import process
@@ -238,5 +239,8 @@ def outcome(run: RunRecord) -> Any:
         return run.result
     try:
         raise error
+    except Exception as exc:
+        forget_locals(exc)
+        raise
     finally:
         del error

@@ -12,6 +12,7 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
+from .._tracebacks import forget_locals
 from ..context import Frame, RunRecord, StepRecord, current
 from ..errors import RunStopped
 from ..specs import Spec
@@ -30,36 +31,40 @@ def sync_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot pa
     name, plain = spec.name, spec.plain
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        frame = current.get()
-        if frame is None:
-            return fn(*args, **kwargs)
-        run = frame.run
-        if run is None or frame.scope.reason is not None:
-            _check_outside(frame)
-            return fn(*args, **kwargs)
-        if in_body():
-            return _from_async_body(spec, fn, frame, run, args, kwargs)
-        if running_loop() is not None:
-            raise no_bridge(name)
-        for arg in (*args, *kwargs.values()) if kwargs else args:
-            if type(arg) is CoroutineType:
-                refuse_unawaited(arg, name)  # pyright: ignore[reportUnknownArgumentType]
-        if not (plain and run.simple):
-            return in_full(spec, fn, frame, run, args, kwargs)
-        record = StepRecord(frame, run, name)
-        current.set(record)
         try:
-            result = fn(*args, **kwargs)
-            record.ended = perf_counter()
-            record.state = "completed"
-        except BaseException as exc:
-            failed(record, run, exc)
+            frame = current.get()
+            if frame is None:
+                return fn(*args, **kwargs)
+            run = frame.run
+            if run is None or frame.scope.reason is not None:
+                _check_outside(frame)
+                return fn(*args, **kwargs)
+            if in_body():
+                return _from_async_body(spec, fn, frame, run, args, kwargs)
+            if running_loop() is not None:
+                raise no_bridge(name)
+            for arg in (*args, *kwargs.values()) if kwargs else args:
+                if type(arg) is CoroutineType:
+                    refuse_unawaited(arg, name)  # pyright: ignore[reportUnknownArgumentType]
+            if not (plain and run.simple):
+                return in_full(spec, fn, frame, run, args, kwargs)
+            record = StepRecord(frame, run, name)
+            current.set(record)
+            try:
+                result = fn(*args, **kwargs)
+                record.ended = perf_counter()
+                record.state = "completed"
+            except BaseException as exc:
+                failed(record, run, exc)
+                raise
+            finally:
+                current.set(frame)
+                if not run.simple:  # somebody began to listen meanwhile
+                    run.tell_finished(record)
+            return result
+        except Exception as exc:
+            forget_locals(exc)
             raise
-        finally:
-            current.set(frame)
-            if not run.simple:  # somebody began to listen meanwhile
-                run.tell_finished(record)
-        return result
 
     return call
 
@@ -69,34 +74,38 @@ def async_step(spec: Spec, fn: Function) -> Function:
     name, plain = spec.name, spec.plain
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        frame = current.get()
-        if frame is None:
-            return await fn(*args, **kwargs)
-        run = frame.run
-        if run is None or frame.scope.reason is not None:
-            _check_outside(frame)
-            return await fn(*args, **kwargs)
-        if not in_body():
-            return await Drive(call(*args, **kwargs), current_port())
-        for arg in (*args, *kwargs.values()) if kwargs else args:
-            if type(arg) is CoroutineType:
-                refuse_unawaited(arg, name)  # pyright: ignore[reportUnknownArgumentType]
-        if not (plain and run.simple):
-            return await ain_full(spec, fn, frame, run, args, kwargs)
-        record = StepRecord(frame, run, name)
-        current.set(record)
         try:
-            result = await fn(*args, **kwargs)
-            record.ended = perf_counter()
-            record.state = "completed"
-        except BaseException as exc:
-            failed(record, run, exc)
+            frame = current.get()
+            if frame is None:
+                return await fn(*args, **kwargs)
+            run = frame.run
+            if run is None or frame.scope.reason is not None:
+                _check_outside(frame)
+                return await fn(*args, **kwargs)
+            if not in_body():
+                return await Drive(call(*args, **kwargs), current_port())
+            for arg in (*args, *kwargs.values()) if kwargs else args:
+                if type(arg) is CoroutineType:
+                    refuse_unawaited(arg, name)  # pyright: ignore[reportUnknownArgumentType]
+            if not (plain and run.simple):
+                return await ain_full(spec, fn, frame, run, args, kwargs)
+            record = StepRecord(frame, run, name)
+            current.set(record)
+            try:
+                result = await fn(*args, **kwargs)
+                record.ended = perf_counter()
+                record.state = "completed"
+            except BaseException as exc:
+                failed(record, run, exc)
+                raise
+            finally:
+                current.set(frame)
+                if not run.simple:  # somebody began to listen meanwhile
+                    run.tell_finished(record)
+            return result
+        except Exception as exc:
+            forget_locals(exc)
             raise
-        finally:
-            current.set(frame)
-            if not run.simple:  # somebody began to listen meanwhile
-                run.tell_finished(record)
-        return result
 
     ASYNC_CODE.add(call.__code__)
     return call

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 
 from attrs import evolve
 
+from .._tracebacks import forget_locals
 from ..errors import BridgeError, Refused, Truncated
 from ..messages import Completion, Delta, Request
 from ..settings import process
@@ -64,6 +65,7 @@ class _Sum:
         self.left_with = self.broken = None
         told = exc if own else shown(target, exc)
         self.book(None if own else told)
+        forget_locals(told)
         return told
 
     def check(self) -> None:

@@ -47,7 +47,7 @@ class _Scripted:
         return Target(self.provider, self.provider.name, 1), "mock"
 
 
-@frozen(init=False)
+@frozen(init=False, repr=False)
 class MockLLM(_Scripted, LLM):
     """An ``LLM`` that answers from a script: ``MockLLM(["a title"])``.
 
@@ -60,7 +60,7 @@ class MockLLM(_Scripted, LLM):
         self.__attrs_init__(provider=_provider(answers))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
-@frozen(init=False)
+@frozen(init=False, repr=False)
 class AsyncMockLLM(_Scripted, AsyncLLM):
     """An ``AsyncLLM`` that answers from a script: ``AsyncMockLLM(["a title"])``.
 
