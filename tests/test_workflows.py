@@ -1279,25 +1279,6 @@ async def test_a_coroutine_is_no_result_of_an_async_body_or_fan_out() -> None:
             await call()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Python tells of it by a RuntimeWarning only, when the coroutine is dropped"
-)
-@pytest.mark.parametrize("place", ["nowhere", "list"])
-def test_an_unawaited_step_that_goes_nowhere_is_an_error(place: str) -> None:
-    """A bare ``a(1)`` without ``await`` in a body, or one hidden in a list, is an error that names the step."""
-
-    def body() -> None:
-        if place == "list":
-            step(lambda items: None)([adouble(1)])
-        else:
-            adouble(1)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(BridgeError, match="'adouble' is async and was not awaited"):
-            run(body)
-
-
 # --- loops in loops ------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from ..protocols import RunCall
 from ..settings import process
 from ._bridge import Drive, in_body
 from ._crossing import SETTLE, grace_of, park
+from ._dropped import refuse_dropped
 from ._failures import awaited
 from ._loops import Port, current_port
 from ._middleware import athrough, through, wrapping
@@ -65,6 +66,7 @@ def _executed(
     try:
         result = _through_runs(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
         awaited(result, run.workflow)
+        refuse_dropped(run)
         if run.open_children:
             _join(run)
     except BaseException:
@@ -152,6 +154,7 @@ async def _aexecuted(
         coroutine = _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
         result = await (coroutine if in_body() else Drive(coroutine, port))
         awaited(result, run.workflow)
+        refuse_dropped(run)
         if run.open_children:
             await _ajoin(run, port)
     except BaseException:

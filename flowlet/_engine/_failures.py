@@ -23,9 +23,13 @@ def refuse_unawaited(value: object, where: str) -> None:
         value.close()
         raise BridgeError(
             f"{name!r} is async and was not awaited: {where!r} was given a coroutine in place of its result.\n"
-            f"    in an async def body:  await {name}(...)\n"
-            f"    in a def body:         run({name}, ...)"
+            f"{lines_that_work(name)}"
         )
+
+
+def lines_that_work(name: str) -> str:
+    """Show how the async step *name* is called."""
+    return f"    in an async def body:  await {name}(...)\n    in a def body:         run({name}, ...)"
 
 
 def awaited(value: object, where: str) -> object:

@@ -22,6 +22,7 @@ from ..protocols import StepCall
 from ..settings import process
 from ..specs import Spec
 from ._crossing import in_other_thread, pause
+from ._dropped import refuse_dropped
 from ._failures import awaited, failed
 from ._limits import Limiter, Limits
 from ._middleware import athrough, through, wrapping
@@ -35,6 +36,7 @@ Function = Callable[..., Any]
 
 
 def _opened(spec: Spec, frame: Frame, run: RunRecord) -> FullStepRecord:
+    refuse_dropped(run)
     record = FullStepRecord(frame, run, spec.name, spec.run.model)
     record.scope = Scope(run.id, frame.scope)
     if run.observers:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..context import MAX_DEPTH, Frame, RunRecord, current
-from ..errors import DefinitionError, RunCancelled, RunStopped, WorkflowTimeout
+from ..errors import BridgeError, DefinitionError, RunCancelled, RunStopped, WorkflowTimeout
 from ..events import FailureUnfetched, RunStarted
 from ..metrics import RunState
 from ..protocols import StepCall
@@ -176,6 +176,8 @@ def conclude(run: RunRecord, result: object, exc: BaseException | None) -> None:
         elif is_cancellation(exc):
             end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
         else:
+            if run.dropped is not None and not isinstance(exc, BridgeError):
+                exc.add_note(run.dropped)
             end(run, "failed", error=exc)
     close(run)
 
