@@ -659,6 +659,7 @@ def test_an_observer_that_exits_does_not_stop_the_clock(monkeypatch, backend):
     for _ in range(2):
         handle = start(with_options(_sleeps, timeout=0.03))
         until(lambda handle=handle: handle.state == "timeout")
+    until(lambda: shown)  # the state is seen before the observers hear of it
     assert set(shown) == {SystemExit}
 
 
