@@ -183,7 +183,7 @@ class _Reader:
         )
         mark = getattr(exc, "context_mark" if opened else "problem_mark", None)
         if mark is not None:
-            before: str = self.source.lines[mark.line][: int(mark.column)].rstrip()
+            before: str = self.source.lines[int(mark.line)][: int(mark.column)].rstrip()
             if "<block end>" in problem and before.endswith(("}", "]")):
                 advice = _AFTER
             return Fault(self.source.place(mark.line, mark.column), advice)
