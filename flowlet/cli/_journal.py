@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from attrs import asdict
 
@@ -116,7 +116,7 @@ def _tree(calls: Sequence[Entry], parent: str, indent: str) -> Iterator[str]:
 def _value(entry: Entry) -> str:
     if entry.kind != "call" or not entry.value:
         return entry.value
-    return cast("str", json.dumps(json.loads(entry.value)["text"], ensure_ascii=False))
+    return json.dumps(json.loads(entry.value)["text"], ensure_ascii=False)
 
 
 def _cut(text: str) -> str:

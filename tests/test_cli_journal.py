@@ -1,0 +1,179 @@
+"""The commands about recorded runs, in this process, and one that is killed for real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowlet.cli import main
+
+FLOWS = """\
+import os
+import signal
+from pathlib import Path
+
+from flowlet import LLM, step, workflow
+
+
+@step
+def outline(topic: str) -> str:
+    with Path("ran.txt").open("a") as ran:
+        ran.write("outline\\n")
+    return f"About {topic}"
+
+
+@step
+def ask(question: str, llm: LLM = LLM()) -> str:
+    answer = llm.ask(question)
+    with Path("ran.txt").open("a") as ran:
+        ran.write("ask\\n")
+    if Path("kill").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    if Path("fail").exists():
+        raise ValueError("no")
+    return answer
+
+
+@workflow
+def talk(topic: str) -> str:
+    return ask(outline(topic))
+"""
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with workflows and a journal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("journalled_flows", None)
+    monkeypatch.setenv("FLOWLET_JOURNAL", "runs.db")
+    monkeypatch.setenv("FLOWLET_MODEL", "offline")
+    (tmp_path / "journalled_flows.py").write_text(FLOWS)
+    return tmp_path
+
+
+def run_it(*words: str) -> int:
+    return main(["run", "journalled_flows.py:talk", "topic=tea", "-q", *words])
+
+
+def ran() -> list[str]:
+    """What ran since the last look."""
+    file = Path("ran.txt")
+    found = file.read_text().split() if file.exists() else []
+    file.unlink(missing_ok=True)
+    return found
+
+
+def test_a_killed_run_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    """In another process, without what has finished, and without asking the model again."""
+    Path("kill").touch()
+    command = [
+        sys.executable,
+        "-m",
+        "flowlet",
+        "run",
+        "journalled_flows.py:talk",
+        "topic=tea",
+        "--run-id",
+        "r",
+        "-q",
+    ]
+    killed = subprocess.run(command, env=dict(os.environ), timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert ran() == ["outline", "ask"]
+    assert main(["runs"]) == 0
+    assert "killed" in capsys.readouterr().out
+    Path("kill").unlink()
+    assert main(["resume", "--all", "-q", "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert "offline" in outcome["result"]
+    assert [call["replayed"] for call in outcome["metrics"]["calls"]] == [True]
+    assert ran() == ["ask"]
+    assert main(["resume", "--all"]) == 0
+    assert "no run was killed" in capsys.readouterr().out
+
+
+def test_a_failed_run_is_shown_and_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    """With its inputs, results, answers and errors."""
+    Path("fail").touch()
+    assert run_it("--run-id", "r") == 1
+    capsys.readouterr()
+    assert main(["show", "r"]) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        'inputs  {"topic": "tea"}',
+        "outline: completed",
+        '→ "About tea"',
+        "offline:offline",
+        "✗ ValueError: no",
+    ):
+        assert part in shown
+    Path("fail").unlink()
+    ran()
+    assert main(["resume", "r", "-q"]) == 0
+    assert ran() == ["ask"]
+    assert main(["show", "r", "--json"]) == 0
+    out = capsys.readouterr().out
+    data = json.loads(out[out.index("{") :])
+    assert (data["state"], data["usage"]["calls"]) == ("completed", 1)
+
+
+def test_rerun_begins_at_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """And a step that is not there is named with those that are."""
+    assert run_it("--run-id", "r") == 0
+    ran()
+    assert main(["rerun", "r", "--from", "ask", "-q"]) == 0
+    assert ran() == ["ask"]
+    assert main(["rerun", "r", "--from", "asc", "-q"]) == 2
+    assert "it has outline, ask" in capsys.readouterr().err
+
+
+def test_runs_are_listed_and_filtered(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a table and as JSON."""
+    run_it("--run-id", "one")
+    run_it("--run-id", "two")
+    capsys.readouterr()
+    assert main(["runs", "--limit", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("two  talk      completed")
+    assert main(["runs", "--state", "failed"]) == 0
+    assert capsys.readouterr().out == "no such runs\n"
+    assert main(["runs", "--workflow", "talk", "--json"]) == 0
+    assert [run["run_id"] for run in json.loads(capsys.readouterr().out)] == ["two", "one"]
+
+
+def test_prune_drops_old_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that are old enough."""
+    run_it("--run-id", "one")
+    capsys.readouterr()
+    assert main(["prune", "--older-than", "1h"]) == 0
+    assert main(["prune", "--older-than", "0s"]) == 0
+    assert capsys.readouterr().out == "0 runs dropped\n1 run dropped\n"
+    assert main(["prune", "--older-than", "soon"]) == 2
+    assert "write a number and s, m, h, d or w: 30d" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["show", "nope"], "there is no run 'nope' in the journal; it has none"),
+        (["resume"], "name a run to resume"),
+        (["resume", "r", "--all"], "name a run to resume"),
+    ],
+)
+def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what to do."""
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_without_a_journal_it_says_how_to_name_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three ways."""
+    monkeypatch.delenv("FLOWLET_JOURNAL")
+    assert main(["runs"]) == 2
+    assert "FLOWLET_JOURNAL=runs.db" in capsys.readouterr().err
