@@ -44,8 +44,8 @@ def shape_of(hint: Any) -> Shape:
         return _class_shape(hint, cls, get_args(hint))
     if isinstance(hint, TypeVar):
         return shape_of(_bound(hint))
-    if hasattr(hint, "__supertype__"):
-        return shape_of(hint.__supertype__)
+    if (plain := getattr(hint, "__supertype__", None)) is not None:
+        return shape_of(plain)
     return _rare_form(hint, origin)
 
 
@@ -111,7 +111,7 @@ def _is_record(cls: Any) -> bool:
 
 
 def _is_typed_dict(cls: Any) -> bool:
-    return issubclass(cls, dict) and hasattr(cls, "__required_keys__")
+    return dict in cls.__mro__ and hasattr(cls, "__required_keys__")
 
 
 def _field_names(cls: Any, hints: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
