@@ -135,6 +135,14 @@ def test_graph_names_a_circle(call: Call) -> None:
     assert "these steps wait for one another: a → b → a" in err
 
 
+def test_the_page_shows_the_example(call: Call) -> None:
+    """Its text, and what ``flowlet graph`` says of it."""
+    page = (EXAMPLES.parent / "docs" / "yaml.md").read_text(encoding="utf-8")
+    example = (EXAMPLES / "brief.yaml").read_text(encoding="utf-8").partition("\n")[2]
+    assert f"```yaml\n{example}```" in page
+    assert f"```text\n{call('graph', str(EXAMPLES / 'brief.yaml'))[1]}```" in page
+
+
 def test_the_example_runs(call: Call) -> None:
     """As its page says."""
     code, out, _ = call("run", str(EXAMPLES / "brief.yaml"), "topic=tea", "-q")
