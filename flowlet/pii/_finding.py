@@ -7,41 +7,73 @@ from collections.abc import Collection, Iterable, Iterator
 
 from .._suggest import nearest
 from ..errors import DefinitionError, PluginError
-from ._match import Match, PIIDetector, resolved
+from ._masking import Masking
+from ._match import LIKELY, Match, PIIDetector, resolved
 from ._net import find_addresses
 from ._numbers import find_numbers
 from ._phones import find_phones
 
-__all__ = ["KINDS", "found_in", "kinds_of"]
+__all__ = ["find", "kinds", "mask"]
 
-KINDS = (
+_KINDS = (
     "email", "phone", "card", "iban", "ip", "mac", "crypto",
     "us_ssn", "us_itin", "uk_nino", "uk_nhs", "au_abn", "au_tfn", "ca_sin", "de_tax_id", "es_nie", "es_nif", "fi_hetu",
     "in_aadhaar", "in_pan", "it_fiscal_code", "kr_rrn", "pl_pesel", "se_personnummer", "sg_nric", "th_id", "tr_id", "za_id",
 )  # fmt: skip
+_ALL = frozenset(_KINDS)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 
-def kinds_of(kinds: Iterable[str] | None) -> frozenset[str]:
-    """The kinds to look for; None means all.
+def find(
+    text: str,
+    kinds: Iterable[str] | None = None,
+    *,
+    detectors: Iterable[PIIDetector] = (),
+    at_least: float = LIKELY,
+) -> tuple[Match, ...]:
+    """Find what tells of a person in *text*: matches in order, which don't overlap.
+
+    Args:
+        text: what is looked through.
+        kinds: which of :func:`kinds` to look for; all where nothing is said.
+        detectors: further ones, whose matches count as those of flowlet do.
+        at_least: the lowest score that counts, from 0 to 1.
 
     Raises:
         DefinitionError: there is no such kind.
+        ConfigError: a kind needs the extra ``pii``, which is not installed.
+        PluginError: a detector gave something else than matches in the text.
     """
-    asked = frozenset(KINDS if kinds is None else (kinds,) if isinstance(kinds, str) else kinds)
-    for unknown in sorted(asked.difference(KINDS)):
-        meant = nearest(unknown, KINDS)
-        hint = f"did you mean {meant!r}?" if meant else f"There are: {', '.join(KINDS)}"
+    asked = _ALL if kinds is None else _known(kinds)
+    found = [match for match in _built_in(text, asked) if match.score >= at_least]
+    for detector in detectors:
+        found += (match for match in _by(detector, text) if match.score >= at_least)
+    return resolved(found) if found else ()
+
+
+def mask(
+    text: str,
+    kinds: Iterable[str] | None = None,
+    *,
+    detectors: Iterable[PIIDetector] = (),
+    at_least: float = LIKELY,
+) -> str:
+    """Replace what :func:`find` finds: ``"write to <EMAIL_1>"``. Equal values have equal placeholders."""
+    return Masking([text]).mask(text, find(text, kinds, detectors=detectors, at_least=at_least))
+
+
+def kinds() -> tuple[str, ...]:
+    """The kinds that flowlet finds by itself."""
+    return _KINDS
+
+
+def _known(kinds: Iterable[str]) -> frozenset[str]:
+    asked = frozenset((kinds,) if isinstance(kinds, str) else kinds)
+    for unknown in sorted(asked - _ALL):
+        meant = nearest(unknown, _KINDS)
+        hint = f"did you mean {meant!r}?" if meant else f"There are: {', '.join(_KINDS)}"
         raise DefinitionError(f"nothing is known of the kind {unknown!r}. {hint}")
     return asked
-
-
-def found_in(
-    text: str, kinds: Collection[str], detectors: Iterable[PIIDetector], at_least: float
-) -> tuple[Match, ...]:
-    """What is found in *text*, in order, without overlaps."""
-    matches = (*_built_in(text, kinds), *(match for one in detectors for match in _by(one, text)))
-    return resolved(match for match in matches if match.score >= at_least)
 
 
 def _built_in(text: str, kinds: Collection[str]) -> Iterator[Match]:

@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 from ..errors import PIIRefused
 from ..messages import Completion, Request
 from ..protocols import ModelCall
-from ._match import LIKELY, Match, PIIDetector
+from ._match import Match, PIIDetector
 
 if TYPE_CHECKING:
     from ._masking import Masking, Refill
@@ -91,12 +91,11 @@ class Guard:
         """
         if self.action is None:
             return Guarded(request)
-        from ._finding import found_in, kinds_of
+        from ._finding import find
         from ._masking import Masking
 
         texts = [message.content for message in request.messages]
-        asked = kinds_of(self.kinds)
-        found = [found_in(text, asked, self.detectors, LIKELY) for text in texts]
+        found = [find(text, self.kinds, detectors=self.detectors) for text in texts]
         kinds = tuple(sorted({match.kind for matches in found for match in matches}))
         if not kinds or self.action == "warn":
             return Guarded(request, kinds)

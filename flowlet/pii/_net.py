@@ -28,7 +28,7 @@ _MAC = re.compile(
     r"|\.(?<=\b[0-9A-Fa-f]{4}\.)[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![\w.])"
 )
 
-_AROUND = " \t\n=()[],;/'\"."
+_AROUND = " \t\n=()[],;/'\".!?"
 
 
 def find_addresses(text: str, kinds: Collection[str]) -> Iterator[Match]:
@@ -68,24 +68,35 @@ def _ipv4(text: str) -> Iterator[Match]:
 def _ipv6(text: str) -> Iterator[Match]:
     found = _COLONS.search(text)
     while found is not None:
-        start = found.start()
-        while start and text[start - 1].isalnum() and found.start() - start < 6:
-            start -= 1
+        start, before = _beginning(text, found.start())
         whole = _IPV6.match(text, start)
         end = found.end() if whole is None else max(whole.end(), found.end())
-        if whole is not None and (match := _checked(text, start, whole[0])) is not None:
+        if whole is not None and (match := _checked(text, start, before, whole[0])) is not None:
             yield match
         found = _COLONS.search(text, end)
 
 
-def _checked(text: str, start: int, address: str) -> Match | None:
+def _beginning(text: str, colon: int) -> tuple[int, str]:
+    """Where the address begins that has its first colon at *colon*, and what stands before it."""
+    start = colon
+    while start and text[start - 1].isalnum() and colon - start < 6:
+        start -= 1
+    label = text[start:colon]
+    if label.isalpha() and label.strip("abcdefABCDEF"):  # as in ip:2001:db8::1
+        return colon + 1, " "
+    return start, text[max(0, start - 1) : start]
+
+
+def _checked(text: str, start: int, before: str, address: str) -> Match | None:
     if address.endswith(":") and not address.endswith("::"):
         address = address[:-1]
-    end = start + len(address)
-    before, after = text[max(0, start - 1) : start], text[end : end + 1]
-    if before.isalnum() or before in (":", ".", "_") or after.isalnum() or after in (":", "_"):
+        after = ""
+    else:
+        after = text[start + len(address) : start + len(address) + 1]
+    port = after == ":" and "." in address
+    if before.isalnum() or before in (":", ".", "_") or after.isalnum() or (after in (":", "_") and not port):
         return None
-    if address == "::" and not (before in _AROUND and after in _AROUND):
+    if address == "::" and (before not in _AROUND or after not in _AROUND):
         return None  # a sign of a programming language
     if len(address) < 5 and (after == "-" or (before == "[" and text[start - 2 : start - 1].isalnum())):
         return None  # a slice of Python, as in x[::2]
@@ -95,7 +106,7 @@ def _checked(text: str, start: int, address: str) -> Match | None:
         IPv6Address(address)
     except AddressValueError:
         return None
-    return Match("ip", start, end, 0.95)
+    return Match("ip", start, start + len(address), 0.95)
 
 
 def _macs(text: str) -> Iterator[Match]:

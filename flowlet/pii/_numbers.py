@@ -49,11 +49,14 @@ def stretches(text: str) -> Iterator[tuple[int, int, int]]:
 
 
 def _before(text: str, start: int, least: int) -> int:
-    """Where the two letters begin that may stand before a number (PR 123612C), or *start*."""
-    at = start - 3
-    if at < least or text[start - 1] not in " -" or not text[at : start - 1].isalpha():
+    """Where one or two letters begin that may stand before a number (PR 123612C, X-1234567-L), or *start*."""
+    if start - least < 2 or text[start - 1] not in " -":
         return start
-    return start if at and text[at - 1].isalnum() else at
+    at = start - 1
+    while at > max(least, start - 4) and text[at - 1].isalpha():
+        at -= 1
+    alone = not (at and text[at - 1].isalnum())
+    return at if alone and 0 < start - 1 - at < 3 else start
 
 
 def find_numbers(text: str, kinds: Collection[str]) -> Iterator[Match]:
