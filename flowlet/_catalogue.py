@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
-from ._value import Value
+from ._value import Value, address
 
 if TYPE_CHECKING:
     from .entries import ChangedCode
@@ -67,7 +67,7 @@ class OpenAISettings(Value):
         project: the project that pays.
     """
 
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=address)
     organization: str | None = None
     project: str | None = None
 

@@ -1,4 +1,4 @@
-"""Tracebacks without the values in our own frames: what users passed through them is for no log to show.
+"""Exceptions as they leave us: no values in our own frames, and no cause with a secret below an error of ours.
 
 Loggers and test runners may print the local variables of every frame. Those of the user's own code are the user's to
 show; ours would add arguments, prompts and answers where the plain function shows none.
@@ -10,18 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 
-__all__ = ["forget_locals"]
+from ._value import without_secrets
+from .errors import FlowletError
+
+__all__ = ["conceal"]
 
 _OURS = str(Path(__file__).parent)
 
 
-def forget_locals(exc: BaseException) -> None:
+def conceal(exc: BaseException) -> None:
     """Empty the frames of ours that *exc* and its causes came through; one that still runs is left out.
 
     Whoever calls this raises *exc* again with a bare ``raise``, which adds no frame.
     """
     for one in _chain(exc):
-        one.with_traceback(_forgotten(one.__traceback__))  # no assignment, which an exception may forbid
+        one.with_traceback(_emptied(one.__traceback__))  # no assignment, which an exception may forbid
+        if isinstance(one, FlowletError):
+            _cut(one)
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
@@ -36,10 +41,22 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
             left += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
 
 
-def _forgotten(traceback: TracebackType | None) -> TracebackType | None:
+def _cut(error: FlowletError) -> None:
+    """Drop the cause of *error* where a logger would show a secret with it; its text is in *error* already."""
+    cause = error.__cause__ or error.__context__
+    if cause is None or isinstance(cause, FlowletError):
+        return
+    from traceback import format_exception  # only such failures need it
+
+    text = "".join(format_exception(cause))
+    if without_secrets(text) != text:
+        error.__cause__ = error.__context__ = None
+
+
+def _emptied(traceback: TracebackType | None) -> TracebackType | None:
     first: TracebackType | None = None
     for entry in reversed([*_entries(traceback)]):
-        if not _is_ours(entry.tb_frame) or _emptied(entry.tb_frame):
+        if not entry.tb_frame.f_code.co_filename.startswith(_OURS) or _is_cleared(entry.tb_frame):
             entry.tb_next, first = first, entry
     return first
 
@@ -50,11 +67,7 @@ def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
         traceback = traceback.tb_next
 
 
-def _is_ours(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(_OURS)
-
-
-def _emptied(frame: FrameType) -> bool:
+def _is_cleared(frame: FrameType) -> bool:
     try:
         frame.clear()
     except RuntimeError:  # it still runs

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from attrs import Attribute, AttrsInstance, fields
 
-__all__ = ["Shown", "Value", "hiding", "without_secrets"]
+__all__ = ["Shown", "Value", "address", "hiding", "without_secrets"]
 
 
 class _Hiding:
@@ -28,13 +28,22 @@ def without_secrets(text: str) -> str:
     return hiding.hide(text)
 
 
+def address(url: str | None) -> str:
+    """Show *url* without what may be a key in it: user, password and query."""
+    if url is None:
+        return "None"
+    scheme, separator, rest = url.partition("?")[0].rpartition("://")
+    host, slash, path = rest.partition("/")
+    return repr(scheme + separator + host.rpartition("@")[2] + slash + path)
+
+
 class Shown:
     """A ``repr`` that tells the fields, but no secret: ``Budget(calls=3, tokens=None, cost=None)``."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        shown = (f"{a.name}={getattr(self, a.name)!r}" for a in _fields(self) if a.repr)
+        shown = (f"{a.name}={_repr_of(a)(getattr(self, a.name))}" for a in _fields(self) if a.repr)
         return without_secrets(f"{type(self).__qualname__.rpartition('>.')[2]}({', '.join(shown)})")
 
 
@@ -50,6 +59,10 @@ class Value(Shown):
 
     def __hash__(self) -> int:
         return hash((type(self), _compared(self)))
+
+
+def _repr_of(attribute: Attribute[Any]) -> Callable[[object], str]:
+    return attribute.repr if callable(attribute.repr) else repr
 
 
 def _compared(value: object) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 from ._engine import _fanout
 from ._engine._failures import check_callable
 from ._engine._handle import Run
-from ._tracebacks import forget_locals
+from ._tracebacks import conceal
 from .errors import DefinitionError
 
 __all__ = ["agather", "apmap", "gather", "pmap"]
@@ -45,7 +45,7 @@ def pmap(
     try:
         return _fanout.map_in_threads(fn, items, _checked(max_concurrency))
     except Exception as exc:
-        forget_locals(exc)
+        conceal(exc)
         raise
 
 
@@ -66,7 +66,7 @@ async def apmap(
     try:
         return await _fanout.map_in_tasks(fn, items, _checked(max_concurrency))
     except Exception as exc:
-        forget_locals(exc)
+        conceal(exc)
         raise
 
 

@@ -15,7 +15,7 @@ from ._conversation import Conversation
 from ._engine import _models, _streams
 from ._engine._attempts import Target
 from ._suggest import nearest
-from ._tracebacks import forget_locals
+from ._tracebacks import conceal
 from ._value import Shown
 from .context import current
 from .errors import ConfigError, DefinitionError, InputError, ProviderError
@@ -208,7 +208,7 @@ class LLM(_Model):
                     talk.hear(completion)
             return talk.value
         except Exception as exc:
-            forget_locals(exc)
+            conceal(exc)
             raise
 
     def complete(self, messages: str | Sequence[Message]) -> Completion:
@@ -223,7 +223,7 @@ class LLM(_Model):
             target, model = self._target()
             return _models.complete(target, self._request(messages, target, model))
         except Exception as exc:
-            forget_locals(exc)
+            conceal(exc)
             raise
 
     def stream(self, prompt: str | Sequence[Message]) -> AbstractContextManager[Iterator[str]]:
@@ -270,7 +270,7 @@ class AsyncLLM(_Model):
                     talk.hear(completion)
             return talk.value
         except Exception as exc:
-            forget_locals(exc)
+            conceal(exc)
             raise
 
     async def complete(self, messages: str | Sequence[Message]) -> Completion:
@@ -284,7 +284,7 @@ class AsyncLLM(_Model):
             target, model = self._target()
             return await _models.acomplete(target, self._request(messages, target, model))
         except Exception as exc:
-            forget_locals(exc)
+            conceal(exc)
             raise
 
     def stream(self, prompt: str | Sequence[Message]) -> AbstractAsyncContextManager[AsyncIterator[str]]:

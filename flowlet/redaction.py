@@ -12,15 +12,18 @@ import re
 import threading
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus, urlsplit
 
 from attrs import frozen
+
+from ._source import is_secret_name
 
 __all__ = ["REDACTED", "Redactor"]
 
 REDACTED = "[redacted]"
 _SHORTEST = 8
 _PREFIX = 12
+_ALSO_KEYS = ("code", "sig")  # in addresses
 
 # Each alternative begins with plain characters: the search skips to them. A key may follow an escape,
 # as in "\nsk-…" or "%3Dsk-…", whose last character looks like a word's.
@@ -62,6 +65,18 @@ class Redactor:
             secrets = self._secrets | {secret}
             self._finder = _finder(secrets)
             self._secrets = secrets
+
+    def register_address(self, url: str) -> None:
+        """Redact what is a key in *url*: its user or password, and in its query what has the name of a key."""
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return
+        named = [pair.partition("=") for pair in parts.query.split("&")]
+        secrets = [value for name, _, value in named if is_secret_name(name) or name in _ALSO_KEYS]
+        for secret in (parts.password or parts.username or "", *secrets):
+            self.register(secret)
+            self.register(unquote_plus(secret))
 
     def redact(self, text: str) -> str:
         """Replace every registered secret, and every text shaped like a key, with ``[redacted]``."""

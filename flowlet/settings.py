@@ -136,6 +136,8 @@ class Process:
                     for name, value in os.environ.items():
                         if name.endswith("_API_KEY"):
                             redactor.register(value)
+                        elif name.endswith("_BASE_URL"):
+                            redactor.register_address(value)
                     self._redactor = redactor
         return self._redactor
 

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from ._engine._calls import run_async, run_sync
 from ._engine._handle import Run, newest_here, recent, start_handle
 from ._functions import changed, decorated
-from ._tracebacks import forget_locals
+from ._tracebacks import conceal
 from .specs import Backend, Budget, Options, spec_of
 
 __all__ = [
@@ -103,7 +103,7 @@ def run(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     try:
         return run_sync(fn, args, kwargs)
     except Exception as exc:
-        forget_locals(exc)
+        conceal(exc)
         raise
 
 
@@ -122,7 +122,7 @@ async def arun(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     try:
         return await run_async(fn, args, kwargs)
     except Exception as exc:
-        forget_locals(exc)
+        conceal(exc)
         raise
 
 

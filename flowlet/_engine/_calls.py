@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from .._tracebacks import forget_locals
+from .._tracebacks import conceal
 from ..context import Frame, RunRecord, current
 from ..errors import BridgeError, RunStopped
 from ..settings import process
@@ -196,7 +196,7 @@ def sync_workflow(spec: Spec, fn: Function) -> Function:
             finally:
                 run.release()
         except Exception as exc:
-            forget_locals(exc)
+            conceal(exc)
             raise
 
     return call
@@ -219,7 +219,7 @@ def async_workflow(spec: Spec, fn: Function) -> Function:
             run.fetched = True
             return await drive(run, fn, args, kwargs)
         except Exception as exc:
-            forget_locals(exc)
+            conceal(exc)
             raise
 
     ASYNC_CODE.add(call.__code__)

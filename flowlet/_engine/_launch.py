@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from .._tracebacks import forget_locals
+from .._tracebacks import conceal
 from ..context import Frame, RunRecord
 from ..errors import FlowletError, RunStopped
 from ..settings import process
@@ -240,7 +240,7 @@ def outcome(run: RunRecord) -> Any:
     try:
         raise error
     except Exception as exc:
-        forget_locals(exc)
+        conceal(exc)
         raise
     finally:
         del error

@@ -12,7 +12,7 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
-from .._tracebacks import forget_locals
+from .._tracebacks import conceal
 from ..context import Frame, RunRecord, StepRecord, current
 from ..errors import RunStopped
 from ..specs import Spec
@@ -63,7 +63,7 @@ def sync_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot pa
                     run.tell_finished(record)
             return result
         except Exception as exc:
-            forget_locals(exc)
+            conceal(exc)
             raise
 
     return call
@@ -104,7 +104,7 @@ def async_step(spec: Spec, fn: Function) -> Function:
                     run.tell_finished(record)
             return result
         except Exception as exc:
-            forget_locals(exc)
+            conceal(exc)
             raise
 
     ASYNC_CODE.add(call.__code__)

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 
 from attrs import evolve
 
-from .._tracebacks import forget_locals
+from .._tracebacks import conceal
 from ..errors import BridgeError, Refused, Truncated
 from ..messages import Completion, Delta, Request
 from ..settings import process
@@ -63,9 +63,8 @@ class _Sum:
         """Book the call that ended with *exc*, and give what the caller is to see: his own error unchanged."""
         own = exc is self.left_with and exc is not self.broken
         self.left_with = self.broken = None
-        told = exc if own else shown(target, exc)
+        told = exc if own else _told(target, exc)
         self.book(None if own else told)
-        forget_locals(told)
         return told
 
     def check(self) -> None:
@@ -76,6 +75,14 @@ class _Sum:
             Truncated: the answer ended at the token limit.
         """
         check_ending(self.completion)
+
+
+def _told(target: Target, exc: BaseException) -> BaseException:
+    told = shown(target, exc)
+    if told is not exc:
+        told.__cause__ = exc
+    conceal(told)
+    return told
 
 
 _TOLD = ("usage", "finish_reason", "model", "request_id", "refusal")
@@ -135,7 +142,7 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
         told = total.ended_by(target, exc)
         if told is exc:
             raise
-        raise told from exc
+        raise told from told.__cause__
     total.book(None)
     if total.ended:
         one.keep(total.completion)
@@ -156,10 +163,10 @@ def _texts(deltas: Iterator[Delta], total: _Sum, attempts: Attempts) -> Iterator
                 yield text
         total.check()
     except BaseException as exc:
-        told = total.broken = shown(attempts.target, exc)
+        told = total.broken = _told(attempts.target, exc)
         if told is exc:
             raise
-        raise told from exc
+        raise told from told.__cause__
 
 
 @asynccontextmanager
@@ -196,7 +203,7 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
         told = total.ended_by(target, exc)
         if told is exc:
             raise
-        raise told from exc
+        raise told from told.__cause__
     total.book(None)
     if total.ended:
         await one.akeep(total.completion)
@@ -223,10 +230,10 @@ class _Texts:
         except StopAsyncIteration:
             raise
         except BaseException as exc:
-            told = self._total.broken = shown(self._attempts.target, exc)
+            told = self._total.broken = _told(self._attempts.target, exc)
             if told is exc:
                 raise
-            raise told from exc
+            raise told from told.__cause__
 
     async def _next(self) -> str:
         while True:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
+from .._value import address
 from ..errors import ConfigError
 from ..settings import process
 
@@ -25,7 +26,7 @@ _NO_KEY = "no-key-needed"
 class Account:
     """An address and the credentials for it. Its hash is what clients are shared by."""
 
-    base_url: str
+    base_url: str = field(repr=address)
     key: str = field(repr=False)
     organization: str | None = None
     project: str | None = None
@@ -46,9 +47,12 @@ class Account:
         key = key or os.environ.get("OPENAI_API_KEY")
         if key:
             process.redactor.register(key)
+        url = base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
+        if "?" in url or "@" in url:
+            process.redactor.register_address(url)
         return _account(
             key,
-            base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI,
+            url,
             organization or os.environ.get("OPENAI_ORG_ID"),
             project or os.environ.get("OPENAI_PROJECT_ID"),
         )

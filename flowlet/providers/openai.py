@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import field, frozen
 
+from .._value import address
 from ..messages import Completion, Delta, Request
 from ..protocols import StructuredOutput
 from ._openai_account import Account
@@ -33,7 +34,7 @@ class OpenAIProvider:
     """
 
     api_key: str | None = field(default=None, repr=False)
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=address)
     organization: str | None = None
     project: str | None = None
     max_bytes: int = field(default=32 * 2**20, kw_only=True)
