@@ -59,7 +59,7 @@ def test_check_tells_what_is_there(call: Call) -> None:
     """In one line for each file, or as JSON."""
     assert call("check", "brief.yaml") == (
         0,
-        "ok: brief.yaml: brief(topic: str, count: int = 2) -> dict[str, typing.Any], 3 steps\n",
+        "ok: brief.yaml: brief(topic: str, count: int = 2) -> {title: str, parts: list[str]}, 3 steps\n",
         "",
     )
     code, out, _ = call("check", "brief.yaml", "brief.yaml", "--json")
@@ -94,7 +94,7 @@ def test_list_shows_the_workflow(call: Call) -> None:
 def test_graph_shows_the_stages(call: Call) -> None:
     """What runs at once, what each step needs, when and for what."""
     assert call("graph", "brief.yaml")[1].splitlines() == [
-        "brief(topic: str, count: int = 2) -> dict[str, typing.Any]",
+        "brief(topic: str, count: int = 2) -> {title: str, parts: list[str]}",
         "",
         "1  outline  prompt            count, topic",
         "   title    prompt            count           when count > 1",

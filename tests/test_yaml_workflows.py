@@ -21,6 +21,7 @@ from flowlet import (
     last_run,
     load_workflow,
     register_step,
+    resume,
     run,
     start,
     step,
@@ -426,3 +427,33 @@ def test_many_steps_wait_for_many(load: Load) -> None:
     text = "\n".join(lines).replace(", needs: []", "")
     assert run(load(text)) == "s4_9"
     assert len(last_run().metrics.steps) == 50
+
+
+def test_a_run_is_resumed_from_its_file(load: Load, tmp_path: Path) -> None:
+    """Finished steps do not run again, also where only the journal knows the file."""
+    configure(journal=str(tmp_path / "runs.db"))
+    broken = True
+    done: list[str] = []
+
+    @step
+    def note(text: str) -> str:
+        done.append(text)
+        if text == "ab" and broken:
+            raise OSError("not yet")
+        return text + "b"
+
+    register_step("note", note)
+    brief = load("""\
+    inputs: {text: str}
+    steps:
+      first: {use: note, with: {text: {text}}}
+      page: {use: "yaml_steps:page", with: {title: {first}, points: [x]}}
+      second: {use: note, with: {text: {first}}, needs: page}
+    output: ["{page}", "{second}"]
+    """)
+    handle = start(brief, "a")
+    with pytest.raises(OSError, match="not yet"):
+        handle.result(10)
+    broken = False
+    assert resume(handle.id) == [Page("ab!!", ["x"]), "abb"]
+    assert done == ["a", "ab", "ab"]

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, Literal, Optional, Union, cast, get_args, get_origin
 from uuid import UUID
 
-from typing_extensions import TypeAliasType
+from typing_extensions import TypeAliasType, TypedDict
 
+from .._fits import told
 from .._suggest import nearest
 from .._target import Unloadable, imported
 from .._yaml import Node
 from ..errors import InputError
 from ._tokens import Token, Tokens
 
-__all__ = ["either", "item_of", "list_of", "members", "read_hint", "told_of", "without_null"]
+__all__ = ["either", "item_of", "list_of", "mapping_of", "members", "read_hint", "told_of", "without_null"]
 
 _PLAIN: dict[str, Any] = {
     **{cls.__name__: cls for cls in (str, int, float, bool, bytes, date, datetime, time, timedelta, Decimal)},
@@ -92,6 +93,18 @@ def without_null(hint: Any) -> Any:
 def list_of(hint: Any) -> Any:
     """The hint of a list of *hint*."""
     return list[hint]
+
+
+def mapping_of(hints: Mapping[str, Any]) -> Any:
+    """The hint of a mapping of just these keys, each of its own type; it is called as it looks."""
+    name = f"{{{', '.join(f'{key}: {told(hint)}' for key, hint in hints.items())}}}"
+    make: Any = TypedDict
+    try:
+        found = make(name, {key: Any if isinstance(hint, str) else hint for key, hint in hints.items()})
+    except TypeError:  # a hint that is no type
+        return dict[str, Any]
+    found.__module__ = "builtins"  # of no module that would be told with its name
+    return found
 
 
 def item_of(hint: Any) -> Any:

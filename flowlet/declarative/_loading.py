@@ -8,6 +8,8 @@ from itertools import islice
 from os import PathLike
 from pathlib import Path
 
+from attrs import evolve
+
 from .._placed import read, without_secrets
 from .._source import Fault, Place, Source, masked, render
 from .._suggest import nearest
@@ -58,7 +60,7 @@ def _plan(node: Node, file: Path, faults: list[Fault]) -> Plan:
     plan = read_plan(kept, re.sub(r"[^\w.-]", "_", file.stem) or "workflow", faults)
     known = {**plan.inputs, **plan.steps}
     faults += islice((fault for text in texts(kept) for fault in misused(text, known)), 100)
-    return checked(plan, faults)
+    return evolve(checked(plan, faults), file=str(file.absolute()), code=repr(kept.plain()))
 
 
 def _source(file: Path) -> Source | Fault:

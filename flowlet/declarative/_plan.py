@@ -67,7 +67,10 @@ class Step:
 
 @frozen
 class Plan:
-    """A workflow: *returns* is the hint of its *output*, *options* are those of its runs."""
+    """A workflow: *returns* is the hint of its *output*, *options* are those of its runs.
+
+    *file* is where it is written, *code* what is written there, without comments and layout.
+    """
 
     name: str
     description: str
@@ -76,6 +79,8 @@ class Plan:
     output: Value
     options: Mapping[str, Any]
     returns: Any = Any
+    file: str = ""
+    code: str = ""
 
     @property
     def needs(self) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 
 from .._data.faults import shown
+from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE
 from .._functions import decorated
 from ..concurrency import apmap
 from ..errors import InputError
@@ -45,6 +46,8 @@ def workflow_of(plan: Plan) -> Workflow:
     run_steps.__doc__ = plan.description or None
     run_steps.__annotations__ = {**{n: i.hint for n, i in plan.inputs.items()}, "return": plan.returns}
     run_steps.__signature__ = signature  # type: ignore[attr-defined]
+    setattr(run_steps, FILE_ATTRIBUTE, plan.file)
+    setattr(run_steps, CODE_ATTRIBUTE, plan.code)
     return decorated("workflow", run_steps, plan.options)
 
 

@@ -17,7 +17,7 @@ from .._source import Fault, Place
 from .._template import Template
 from .._yaml import Node
 from ..messages import JsonValue
-from ._hints import either, list_of
+from ._hints import either, list_of, mapping_of
 
 __all__ = [
     "Collection",
@@ -104,8 +104,13 @@ class Collection:
         return tuple(reference for part in self.parts for reference in part.references)
 
     def hint(self, hints: Hints) -> Any:
-        """A list or a mapping of anything."""
-        return list[Any] if self.keys is None else dict[str, Any]
+        """A list of all that its parts may be, or a mapping of its keys."""
+        found = [part.hint(hints) for part in self.parts]
+        return (
+            list_of(either(*found))
+            if self.keys is None
+            else mapping_of(dict(zip(self.keys, found, strict=True)))
+        )
 
     def of(self, scope: Scope) -> Any:
         """The list or the mapping with the values put in."""
