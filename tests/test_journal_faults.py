@@ -433,6 +433,16 @@ def test_a_flipped_bit_is_never_a_wrong_answer(whole: Path, path: Path) -> None:
     assert found > 100
 
 
+def test_damage_that_sqlite_can_not_even_quote_is_told(whole: Path, path: Path) -> None:
+    """Its own messages are no text then."""
+    content = whole.read_bytes()
+    path.write_bytes(content.replace(b"CREATE TABLE runs (name", b"CREATE TABLE runs (na\xede"))
+    with pytest.raises(
+        JournalError, match=f"^journal {path}: it is damaged .*; restore it from a copy, or move"
+    ):
+        SQLiteJournal(path).read("tea-1")
+
+
 def test_every_changed_row_is_found(whole: Path, path: Path) -> None:
     """Each byte of a row counts: the error names the file and the run."""
     content = whole.read_bytes()

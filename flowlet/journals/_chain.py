@@ -23,11 +23,12 @@ Link = tuple[bytes, int, bytes, bytes]
 
 @frozen
 class Chain:
-    """A run that is the journal's *number*-th, None before its first entry, and the *last* seal of its entries."""
+    """The *run*, None before its first entry; which *number* it has in its journal; the *last* seal of *entries*."""
 
     run: JournalledRun | None
     number: int
     last: bytes
+    entries: int = 0
 
     @staticmethod
     def new(run_id: str, number: int) -> Chain:
@@ -38,7 +39,8 @@ class Chain:
     def of(run_id: str, row: dict[str, Any]) -> Chain:
         """Make it from the row of its run."""
         last, number = bytes.fromhex(row.pop("last")), row.pop("number")
-        return Chain(JournalledRun(run_id, **row), number, last)
+        run = JournalledRun(run_id, **row)
+        return Chain(run, number, last, run.entries)
 
     def row(self) -> dict[str, object]:
         """Tell the row of its run."""
@@ -49,7 +51,7 @@ class Chain:
             "state": run.state,
             "started": run.started,
             "ended": run.ended,
-            "entries": run.entries,
+            "entries": self.entries,
             "number": self.number,
             "last": self.last.hex(),
         }
@@ -62,11 +64,11 @@ class Chain:
         """
         run, last = grown(self.run, entries), self.last
         name, links = data(run.run_id), list[Link]()
-        for number, entry in enumerate(entries, run.entries - len(entries) + 1):
+        for number, entry in enumerate(entries, self.entries + 1):
             body = _packed(entry)
             last = seal(last, body)
             links.append((name, number, last, body))
-        return Chain(run, self.number, last), links
+        return Chain(run, self.number, last, self.entries + len(entries)), links
 
 
 def read(
@@ -83,7 +85,7 @@ def read(
             raise damaged(path, f"entry {len(entries) + 1} of run {run_id!r}")
         entries.append(Entry(run_id, **facts(body)))
         last = found
-    known = 0 if chain is None or chain.run is None else chain.run.entries
+    known = 0 if chain is None else chain.entries
     if len(entries) != known or (chain is not None and chain.last != last):
         raise damaged(path, f"run {run_id!r} (it has {len(entries)} entries, and should have {known})")
     return tuple(entries)

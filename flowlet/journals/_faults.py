@@ -57,7 +57,7 @@ def told(path: Path) -> Generator[None]:
     """
     try:
         yield
-    except sqlite3.Error as exc:
+    except (sqlite3.Error, UnicodeDecodeError) as exc:  # the second where SQLite quotes what is damaged
         code: int | None = getattr(exc, "sqlite_errorcode", None)
         found, do = _DAMAGED if code is None else _WAYS.get(code & 0xFF, _DAMAGED)
         raise fault(path, f"{found} ({exc})", do) from exc

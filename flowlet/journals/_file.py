@@ -8,7 +8,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakSet
 
 from ..settings import process
@@ -17,16 +17,24 @@ from ._opening import connect, create
 
 __all__ = ["JournalFile"]
 
+_SEEN = 1000
+
 _files: WeakSet[JournalFile] = WeakSet()
 _kept: list[JournalFile] = []
 
 
 class JournalFile:
-    """The database at *path*, for one thread at a time. Whoever comes next after a fault opens it again."""
+    """The database at *path*, for one thread at a time. Whoever comes next after a fault opens it again.
+
+    *seen* is for what need not be read again: it is emptied when another connection has written, and when
+    something went wrong.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lock = threading.Lock()
+        self.seen: dict[str, Any] = {}
+        self._version: object = None
         self._db: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
         with process.lock:
@@ -43,6 +51,7 @@ class JournalFile:
             db = self._opened()
             try:
                 db.execute(f"BEGIN {kind}")
+                self._look(db)
                 yield db
                 db.execute("COMMIT")
             except BaseException:
@@ -56,12 +65,19 @@ class JournalFile:
 
     def shut(self) -> None:
         """Close the connection. The caller has the lock."""
+        self.seen.clear()
         db, self._db = self._db, None
         if db is not None:
             with suppress(sqlite3.Error):  # what these could tell was told by the call that failed
                 db.rollback()  # closing alone waits for cursors, which a traceback may hold
             with suppress(sqlite3.Error):
                 db.close()
+
+    def _look(self, db: sqlite3.Connection) -> None:
+        version = db.execute("PRAGMA data_version").fetchone()
+        if version != self._version or len(self.seen) > _SEEN:
+            self.seen.clear()
+            self._version = version
 
     def __del__(self) -> None:
         self.shut()

@@ -23,6 +23,8 @@ def by_run(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 def grown(run: JournalledRun | None, entries: Sequence[Entry]) -> JournalledRun:
     """Tell the run after *entries*, which are of one run, where it was *run* before: None when not known.
 
+    How many entries it has is for others to count.
+
     Raises:
         JournalError: the first of them is about a call, and the run is not known.
     """
@@ -32,7 +34,7 @@ def grown(run: JournalledRun | None, entries: Sequence[Entry]) -> JournalledRun:
         if not entry.key:
             ended = None if entry.state in ("pending", "running") else entry.at
             run = evolve(run, workflow=entry.name, state=entry.state, ended=ended)
-    return evolve(run, entries=run.entries + len(entries))
+    return run
 
 
 def _first(entry: Entry) -> JournalledRun:

@@ -43,8 +43,10 @@ class MemoryJournal:
     def runs(self) -> Sequence[JournalledRun]:
         """Tell the runs, the newest first."""
         with self._lock:
-            runs = reversed(self._runs.values())
-            return tuple(evolve(run, owner=self._owner(run.run_id)) for run in runs)
+            return tuple(
+                evolve(run, entries=len(self._entries[run_id]), owner=self._owner(run_id))
+                for run_id, run in reversed(self._runs.items())
+            )
 
     def _owner(self, run_id: str) -> str | None:
         return "this process" if run_id in self._claimed else None

@@ -50,10 +50,11 @@ class SQLiteJournal:
         """
         with self._file.transaction("IMMEDIATE") as db:
             for run_id, group in by_run(entries).items():
-                chain = self._chain(db, run_id) or self._new(db, run_id)
+                chain = self._file.seen.get(run_id) or self._chain(db, run_id) or self._new(db, run_id)
                 chain, links = chain.with_entries(group)
                 db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", links)
                 self._runs.put(db, run_id, chain.row())
+                self._file.seen[run_id] = chain
 
     def read(self, run_id: str, /) -> Sequence[Entry]:
         """Tell all entries of a run in their order; nothing for a run that is not known.
@@ -112,6 +113,7 @@ class SQLiteJournal:
             JournalError: the file can't be written.
         """
         with self._file.transaction("IMMEDIATE") as db:
+            self._file.seen.clear()
             runs, ever = self._counted(db)
             for run_id in run_ids:
                 entries = db.execute("DELETE FROM entries WHERE run = ?", (data(run_id),)).rowcount
