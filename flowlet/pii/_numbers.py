@@ -32,7 +32,7 @@ _MOST_PIECES = 5
 
 
 def stretches(text: str) -> Iterator[tuple[int, int, int]]:
-    """Every stretch of *text* with a digit: where it starts, where its first piece with a digit starts, its end."""
+    """Every stretch of *text* with a digit and more than three characters: where it starts, where its first piece with a digit starts, its end."""
     found = _DIGIT.search(text)
     end = 0
     while found is not None:
@@ -43,7 +43,8 @@ def stretches(text: str) -> Iterator[tuple[int, int, int]]:
         if stretch is None:  # a digit of another script, or a letter that is a digit too
             end = found.end()
         else:
-            yield _before(text, start, end), start, stretch.end()
+            if stretch.end() - start > 3:
+                yield _before(text, start, end), start, stretch.end()
             end = stretch.end()
         found = _DIGIT.search(text, end)
 

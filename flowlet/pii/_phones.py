@@ -15,7 +15,6 @@ from ._match import Match
 
 __all__ = ["find_phones"]
 
-_DIGIT = re.compile(r"[0-9]")
 _GAP = r"(?:[ \t\u00a0]?[-./–][ \t\u00a0]?|[ \t\u00a0]?\(|\)[-./ \t\u00a0]?\(?|[ \t\u00a0])"
 _RUN = re.compile(rf"[0-9]+(?:{_GAP}[0-9]+)*")
 _PART = re.compile(r"[0-9]\S*")
@@ -36,53 +35,31 @@ _WORDS = (
 _OTHER_WORDS = "zip postcode postal order invoice licen[cs]e isbn account version serial ticket box tracking passport policy case reference ref ssn social card iban"
 _NUMBER = "numbers? nummer numara\\w* número numéro"
 
-_PLAIN = ("US", "TR", "IN", "CN", "BR", "ES", "PL", "DK", "NO", "SG")
-_ZERO = (
-    "GB",
-    "DE",
-    "FR",
-    "IT",
-    "CH",
-    "AT",
-    "NL",
-    "BE",
-    "SE",
-    "FI",
-    "TR",
-    "IN",
-    "PH",
-    "ZA",
-    "AU",
-    "JP",
-    "KR",
-    "IL",
-)
+_PLAIN = tuple("US TR IN CN BR ES PL DK NO SG".split())  # noqa: SIM905
+_ZERO = tuple("GB DE FR IT CH AT NL BE SE FI TR IN PH ZA AU JP KR IL".split())  # noqa: SIM905
 """Countries whose numbers are tried: those that begin with no zero, and those that do."""
 
 
 def find_phones(text: str) -> Iterator[Match]:
     """Find phone numbers in *text*."""
-    found = _DIGIT.search(text)
-    while found is not None:
-        run = _RUN.match(text, found.start())
-        assert run is not None  # it begins with that digit
-        if len(run[0]) > 6:
-            match = _phone(text, *run.span())
+    for run in _RUN.finditer(text):
+        start, end = run.span()
+        if end - start > 6:
+            match = _phone(text, start, end)
             yield from _within(text, run) if match is None else (match,)
-        found = _DIGIT.search(text, run.end())
 
 
 def _within(text: str, run: re.Match[str]) -> Iterator[Match]:
     """Phone numbers that a space parts from other numbers, such as a date."""
-    for part in _PART.finditer(text, *run.span()):
+    for part in _PART.finditer(text, *run.span()) if " " in run[0] else ():
         if 6 < len(part[0]) < len(run[0]) and (match := _phone(text, *part.span())) is not None:
             yield match
 
 
 def _phone(text: str, start: int, end: int) -> Match | None:
-    digits = "".join(char for char in text[start:end] if char.isdigit())
     rest = _REST.match(text, end)
-    if not 7 <= len(digits) <= 15 or rest is None:
+    digits = "" if rest is None else "".join(_GROUPS.findall(text, start, end))
+    if rest is None or not 7 <= len(digits) <= 15:
         return None
     if text[start - 1 : start] == "+":
         start -= 1
@@ -99,10 +76,12 @@ def _phone(text: str, start: int, end: int) -> Match | None:
 def _score(text: str, start: int, end: int, digits: str) -> float:
     """How sure it is that this is a phone number: 0 that it is none."""
     written = text[start:end]
-    if "+" in written or digits.startswith("00"):
-        return _ABROAD[_fits(written if "+" in written else f"+{digits[2:]}", None)]
+    if "+" in written:
+        return _ABROAD[_fits(written, None)]
+    if digits.startswith("00") and (score := _ABROAD[_fits(f"+{digits[2:]}", None)]):
+        return score
     groups = len(_GROUPS.findall(written))
-    if len(digits) > (11 if groups == 1 else 12) or _OTHER.fullmatch(written):
+    if len(digits) > (11 if groups == 1 else 13) or _OTHER.fullmatch(written):
         return 0.0
     if is_told(text, start, end, _WORDS):
         return 0.58
