@@ -51,7 +51,7 @@ from flowlet.messages import Request
 LIST = Path("did.txt")
 JOURNAL = "runs.db"
 BACKENDS = ("asyncio", "trio")
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 -- a kill spares what a disk has not got yet
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def did(what: str, *facts: object) -> None:
@@ -218,6 +218,7 @@ class Killer:
         sqlite3.connect = watched  # type: ignore[assignment]
 
     def __call__(self, statement: str) -> None:
+        """Look at a statement that is about to be executed."""
         if statement.startswith(("INSERT", "UPDATE", "COMMIT", "BEGIN IMMEDIATE", "REPLACE")):
             self.seen += 1
             if self.seen == self.at:
@@ -361,7 +362,7 @@ def sweep(most: int | None, at_random: int, seed: int) -> tuple[int, list[str]]:
         found = check(shape, backend, *plain[shape, backend], kill)
         faults += [f"{shape}, {backend}, statement {at}: {fault}" for fault in found]
         done += 1
-    dice = random.Random(seed)  # noqa: S311 -- moments, no secrets
+    dice = random.Random(seed)
     for _ in range(at_random):
         shape, backend = dice.choice(pairs)
         moment = dice.uniform(0.0, 0.06)
