@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .plugins import get_step, register_middleware, register_step
     from .pricing import Price
     from .prompts import chain, prompt
-    from .protocols import ModelCall, RunCall, StepCall
+    from .protocols import ModelCall, RunCall, StepCall, StepPlugin
     from .resuming import RecordedRun, aresume, forget_runs, recorded, recorded_runs, resume, rewind
     from .settings import Budgets, InputLimits, LogSettings, Settings, configure
     from .specs import Budget, ExcludeFromKey
@@ -89,6 +89,7 @@ __all__ = [
     "Settings",
     "StepCall",
     "StepMetrics",
+    "StepPlugin",
     "StepTimeout",
     "TokenUsage",
     "Truncated",
@@ -141,7 +142,7 @@ _HOMES = {
     "observers.logs": "log_to",
     "plugins": "get_step register_middleware register_step",
     "prompts": "chain prompt",
-    "protocols": "ModelCall RunCall StepCall",
+    "protocols": "ModelCall RunCall StepCall StepPlugin",
     "pricing": "Price",
     "resuming": "RecordedRun aresume forget_runs recorded recorded_runs resume rewind",
     "settings": "Budgets InputLimits LogSettings Settings configure",

@@ -48,14 +48,16 @@ class Plugin:
 
 @frozen
 class Entry:
-    """An entry point of ours: the plugin that it names, and how to load that."""
+    """An entry point of ours: the plugin that it names, and how to load that; *fault* says why it can't be."""
 
     plugin: Plugin
-    point: EntryPoint
     distribution: Distribution
+    point: EntryPoint | None = None
+    fault: str | None = None
 
     def load(self) -> Any:
         """Import what the entry point names; whatever that raises is the plugin's fault."""
+        assert self.point is not None
         return self.point.load()
 
 
@@ -65,21 +67,25 @@ def entries() -> Iterator[Entry]:
 
     seen: set[str] = set()
     for distribution in distributions():
-        text = distribution.read_text("entry_points.txt")
-        if text is None or not any(f"[{group}]" in text for group in GROUPS):
-            continue
-        name = str(distribution.metadata["Name"])
-        if name not in seen:
+        text = distribution.read_text("entry_points.txt") or ""
+        kinds: list[Kind] = [kind for group, kind in GROUPS.items() if f"[{group}]" in text]
+        name = str(distribution.metadata["Name"]) if kinds else ""
+        if kinds and name not in seen:
             seen.add(name)
-            yield from _entries_of(distribution, name)
+            yield from _entries_of(distribution, name, kinds[0])
 
 
-def _entries_of(distribution: Distribution, name: str) -> Iterator[Entry]:
-    for point in distribution.entry_points:
-        kind = GROUPS.get(point.group)
-        if kind is not None:
-            plugin = Plugin(kind, point.name, name, distribution.version, point.value)
-            yield Entry(plugin, point, distribution)
+def _entries_of(distribution: Distribution, name: str, kind: Kind) -> list[Entry]:
+    """The entries of one distribution; for entry points that can't be read one of *kind* that says so."""
+    try:
+        source = name, distribution.version
+        points: list[tuple[Kind, EntryPoint]] = [
+            (GROUPS[point.group], point) for point in distribution.entry_points if point.group in GROUPS
+        ]
+    except Exception as exc:  # noqa: BLE001 -- told as a fault; other distributions go on
+        fault = f"its entry points can't be read ({type(exc).__name__}: {exc})"
+        return [Entry(Plugin(kind, "?", name, "?"), distribution, fault=fault)]
+    return [Entry(Plugin(of, point.name, *source, point.value), distribution, point) for of, point in points]
 
 
 def state_of_path() -> tuple[object, ...]:

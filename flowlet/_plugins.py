@@ -76,7 +76,7 @@ class Plugins:
         if len(candidates) > 1:
             sources = " and ".join(str(entry.plugin.source) for entry in candidates)
             raise self.set_aside(first.plugin, f"{sources} both have it; uninstall one of them")
-        reason = misfit(first.distribution)
+        reason = first.fault or misfit(first.distribution)
         if reason is not None:
             raise self.set_aside(first.plugin, f"{reason}; install a version that fits")
         try:

@@ -9,16 +9,17 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ._engine import _lifetimes
 from ._engine._failures import awaited
 from ._engine._isolation import Blame
 from ._engine._options import check_inputs, check_result
-from ._entry_points import Plugin
+from ._entry_points import Kind, Plugin
 from ._functions import build
-from ._plugins import Found, Plugins, find, register, unknown
+from ._plugins import Found, Plugins, find, middleware_named, provider_named, register, unknown
 from .errors import DefinitionError, InputError, PluginError
+from .llm import Builtin
 from .protocols import Middleware
 from .settings import process
 from .specs import Spec, is_async, spec_of
@@ -79,6 +80,47 @@ def get_step(name: str) -> Callable[..., Any]:
             raise process.of(Plugins).set_aside(found.plugin, reason)
         known = made[name] = found, cast("Callable[..., Any]", build(_spec(found)))
     return known[1]
+
+
+@frozen
+class Listed:
+    """A plugin that there is: who it is, where it comes from, and why it can't be used, if it can't."""
+
+    plugin: Plugin
+    source: str
+    fault: str | None = None
+
+
+def listed() -> list[Listed]:
+    """All providers, steps and middleware that have a name, each loaded to see whether it can be used."""
+    found = [Listed(Plugin("provider", name, target="flowlet"), "built in") for name in Builtin.names]
+    found += [
+        Listed(Plugin("provider", name, target=type(one).__qualname__), "registered")
+        for name, one in process.settings.providers.items()
+    ]
+    found += [Listed(one.plugin, "registered") for one in process.registered.values()]
+    taken = {(one.plugin.kind, one.plugin.name) for one in found}
+    for key, entries in process.of(Plugins).known().items():
+        plugin = entries[0].plugin
+        fault = "what is built in or registered has this name" if key in taken else _fault(plugin)
+        found += [Listed(entry.plugin, str(entry.plugin.source), fault) for entry in entries]
+    return sorted(found, key=lambda one: (_KINDS.index(one.plugin.kind), one.plugin.name))
+
+
+_KINDS: tuple[Kind, ...] = ("provider", "step", "middleware")
+_GETS: dict[Kind, Callable[[str], object]] = {
+    "provider": provider_named,
+    "step": lambda name: get_step(name),
+    "middleware": middleware_named,
+}
+
+
+def _fault(plugin: Plugin) -> str | None:
+    try:
+        _GETS[plugin.kind](plugin.name)
+    except PluginError as exc:
+        return str(exc).removeprefix(f"{plugin} can't be used: ")
+    return None
 
 
 def _no_step(value: Any) -> str | None:

@@ -1,5 +1,6 @@
 """Plugins: found by name when they are asked for, guarded when they are used."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from flowlet import (
     step,
     workflow,
 )
+from flowlet.cli import main
+from flowlet.events import PluginFailed
+from rig import Heard
 
 
 def install(folder: Path, name: str, code: str, points: str, version: str = "1.2", needs: str = "") -> None:
@@ -166,3 +170,77 @@ def test_import_scans_nothing() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False"]
+
+
+# --- what there is -------------------------------------------------------------------------------
+
+BREW = "[flowlet.steps]\nbrew = tea_steps:brew\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import kettle", "tea_steps:brew can't be imported: ModuleNotFoundError: No module named 'kettle'"),
+        ("import sys; sys.exit(3)", "can't be imported: SystemExit: 3"),
+        ("raise KeyboardInterrupt", "can't be imported: KeyboardInterrupt"),
+        ("class Odd(BaseException): pass\nraise Odd", "can't be imported: Odd"),
+        ("tea = 1", "can't be imported: AttributeError"),
+        ("brew = 3", "expected a function or a StepPlugin, found int"),
+        ("class brew:\n    def __call__(self): ...\n    def open(self): ...", "brew has no close"),
+    ],
+)
+def test_a_broken_step_says_why(code: str, reason: str, site: Path, heard: Heard) -> None:
+    """Each time that it is asked for; and it is told once, with its distribution."""
+    install(site, "tea-steps", code, BREW)
+    for _ in range(2):
+        with pytest.raises(PluginError, match="step 'brew' of tea-steps 1.2 can't be used: ") as caught:
+            get_step("brew")
+        assert reason in str(caught.value)
+    (event,) = heard.of(PluginFailed)
+    assert (event.plugin, event.distribution, event.version) == ("step brew", "tea-steps", "1.2")
+
+
+def test_the_command_lists_what_there_is(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with its source."""
+    install(site, "tea-steps", "def brew(): ...\n", BREW)
+    register_step("own", brew)
+    assert main(["plugins"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["provider", "openai", "built", "in", "flowlet"] in lines
+    assert ["step", "brew", "tea-steps", "1.2", "tea_steps:brew"] in lines
+    assert ["step", "own", "registered", "test_plugins:brew"] in lines
+
+
+def test_the_command_tells_what_is_broken(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And why; its code says so."""
+    install(site, "tea-steps", "import kettle", BREW)
+    install(site, "odd", "", "[flowlet.providers]\nno equals sign\n")
+    install(site, "late", "", "[flowlet.middleware]\nguard = late:guard\n", needs="Requires-Python: >=4\n")
+    install(site, "shadow", "x = 1", "[flowlet.providers]\nopenai = shadow:x\n")
+    assert main(["plugins", "--json"]) == 2
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert not told["ok"]
+    assert err == ""
+    broken = {(p["kind"], p["name"], p["from"]): p["error"] for p in told["plugins"] if not p["ok"]}
+    assert set(broken) == {
+        ("provider", "?", "odd ?"),
+        ("provider", "openai", "shadow 1.2"),
+        ("step", "brew", "tea-steps 1.2"),
+        ("middleware", "guard", "late 1.2"),
+    }
+    assert "No module named 'kettle'" in broken["step", "brew", "tea-steps 1.2"]
+    assert "entry points can't be read" in broken["provider", "?", "odd ?"]
+    assert "needs Python >=4" in broken["middleware", "guard", "late 1.2"]
+    assert main(["plugins"]) == 2
+    assert "  broken: tea_steps:brew can't be imported" in capsys.readouterr().out
+
+
+def test_check_notes_middleware_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Code may still register it, so it is no fault."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flowlet.yaml").write_text("model: offline\nmiddleware: [gard]\n", encoding="utf-8")
+    assert main(["check"]) == 0
+    assert "there is no middleware 'gard'" in capsys.readouterr().out

@@ -178,6 +178,18 @@ def check(*files: Annotated[str, Parameter(metavar="FILE")], json: Json = False)
 
 
 @app.command
+def plugins(*, json: Json = False) -> int:
+    """List providers, steps and middleware by name, where they come from, and what is broken and why.
+
+    Args:
+        json: write one JSON object.
+    """
+    from ._plugins import list_plugins
+
+    return _guarded(lambda: list_plugins(json), json)
+
+
+@app.command
 def graph(file: str, /, *, format: Literal["text", "mermaid"] = "text", json: Json = False) -> int:
     """Draw the steps of a workflow in YAML, stage by stage.
 

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .._engine._middleware import functions
 from .._sections import is_code, leaves
 from .._settings_rules import SECTION
 from ..display._words import visible
-from ..errors import ConfigError
+from ..errors import ConfigError, PluginError
 from ..llm import resolve
 from ..messages import JsonValue
 from ..settings import Settings, process, sources
@@ -65,5 +66,9 @@ def _notes() -> Iterator[str]:
         yield f"there is no flowlet.yaml in {Path.cwd()}, so only the environment and the defaults hold"
     try:
         resolve(None)
-    except ConfigError as exc:
+    except (ConfigError, PluginError) as exc:
+        yield str(exc)
+    try:
+        functions(process.settings.middleware)
+    except (ConfigError, PluginError) as exc:
         yield str(exc)

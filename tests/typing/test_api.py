@@ -367,11 +367,38 @@ def watched() -> None:
     """A workflow with middleware."""
 
 
+class Glossary:
+    """A step plugin of sync methods."""
+
+    def open(self) -> None: ...
+
+    def __call__(self, word: str) -> str:
+        return word
+
+    def close(self) -> None: ...
+
+
+class AsyncGlossary:
+    """A step plugin of async methods."""
+
+    async def open(self) -> None: ...
+
+    async def __call__(self, word: str) -> str:
+        return word
+
+    async def close(self) -> None: ...
+
+
 def extensions() -> None:
     """Providers and middleware of one's own fit without a base class."""
     flowlet.register_provider("echo", Echo())
     flowlet.register_step("log", log_steps)
     flowlet.register_middleware("log", log_steps)
+    flowlet.register_step("glossary", Glossary)
+    plugins: list[flowlet.StepPlugin] = [Glossary(), AsyncGlossary()]
+    assert plugins
+    flowlet.configure(middleware=["log", log_steps])
+    with_options(sync_flow, middleware=["log", log_steps])
     assert_type(flowlet.get_step("log"), Callable[..., Any])
     flowlet.register_provider("aecho", AsyncEcho())
     flowlet.configure(middleware=[log_steps], observers=[lambda event: print(event.at)])

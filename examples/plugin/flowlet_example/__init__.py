@@ -1,0 +1,1 @@
+"""A provider and a step for flowlet."""
