@@ -35,7 +35,7 @@ class Table:
         """
         name = data(key)
         row = db.execute(self._sql("SELECT digest, body FROM {} WHERE name = ?"), (name,)).fetchone()
-        return None if row is None else self._facts(name, *row)
+        return None if row is None else self._checked(name, *row)[1]
 
     def all(self, db: Connection) -> dict[str, dict[str, Any]]:
         """Read all bodies.
@@ -44,7 +44,7 @@ class Table:
             JournalError: one is not as it was written.
         """
         rows = db.execute(self._sql("SELECT name, digest, body FROM {}")).fetchall()
-        return {text(name): self._facts(name, found, body) for name, found, body in rows}
+        return dict(self._checked(*row) for row in rows)
 
     def put(self, db: Connection, key: str, facts: Mapping[str, object]) -> None:
         """Write the body of *key*, in place of an older one."""
@@ -59,8 +59,8 @@ class Table:
     def _sql(self, statement: str) -> str:
         return statement.format(self.name)
 
-    def _facts(self, name: object, found: object, body: object) -> dict[str, Any]:
+    def _checked(self, name: object, found: object, body: object) -> tuple[str, dict[str, Any]]:
         if isinstance(name, bytes) and proven(body, self.ground(name), found):
-            return facts(body)
+            return text(name), facts(body)
         shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
         raise damaged(self.path, f"{self.what} {shown!r}")
