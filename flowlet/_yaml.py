@@ -63,6 +63,11 @@ class Node:
                 column += width
         return self.place
 
+    @property
+    def parts(self) -> Mapping[str, Node]:
+        """The values of a mapping by their keys; nothing else has any."""
+        return self.data if isinstance(self.data, dict) else {}
+
     def plain(self) -> JsonValue:
         """The data without the places."""
         if isinstance(self.data, dict):

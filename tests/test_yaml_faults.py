@@ -179,7 +179,7 @@ PLANTED = [
     Planted(
         "an argument with a slip",
         STEPS + "  a: {use: 'yaml_steps:split', with: {txt: x}}\n",
-        (":2:39", "split(text) takes no txt by name, did you mean text?"),
+        (":2:39", "split(text) takes no txt, did you mean text?"),
     ),
     Planted(
         "an argument that is missing",
@@ -239,6 +239,24 @@ PLANTED = [
         "a comparison that can't be made",
         TOPIC + "  a: {prompt: x, when: topic > 3}\n",
         (":3:32", "str > 3", "expected two numbers, or two texts"),
+    ),
+    Planted(
+        "an order of what may be null",
+        "inputs: {n: int | None}\nsteps: {a: {prompt: x, when: n > 3}}\n",
+        (":2:34", "int | None > 3: expected two numbers", "write name != null and name > ..."),
+    ),
+    Planted(
+        "untrusted data",
+        "inputs: {n: {type: int, untrusted: true}}\nsteps: {a: {prompt: x}}\n",
+        (":1:36", "n.untrusted: only an input of the type str can be marked so"),
+    ),
+    Planted(
+        "arguments that are none",
+        STEPS + "  a: {use: 'yaml_steps:split', with: text}\n",
+        (
+            ":2:38",
+            'steps.a.with: expected the arguments, as lines of "name: value" indented below, found "text"',
+        ),
     ),
     Planted(
         "an unknown name in a condition",

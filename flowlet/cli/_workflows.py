@@ -65,7 +65,7 @@ def _as_data(plan: Plan) -> dict[str, JsonValue]:
     steps: list[JsonValue] = [
         {
             "name": step.name,
-            "calls": step.kind,
+            "calls": step.call.kind,
             "needs": list[JsonValue](needs[step.name]),
             "inputs": list[JsonValue](_names(step, plan.inputs)),
             "for_each": step.items is not None,
@@ -100,12 +100,12 @@ def _text(plan: Plan) -> Iterator[str]:
 def _columns(step: Step, plan: Plan) -> tuple[str, str, str]:
     notes = ("for each" if step.items is not None else "", f"when {step.condition}" if step.condition else "")
     needed = _names(step, (*plan.inputs, *plan.steps))
-    return step.kind, ", ".join(needed), ", ".join(filter(None, notes))
+    return step.call.kind, ", ".join(needed), ", ".join(filter(None, notes))
 
 
 def _mermaid(plan: Plan) -> str:
     boxes = {name: f"({name})" for name in plan.inputs}
-    boxes |= {name: f"{name}: {step.kind}" for name, step in plan.steps.items()}
+    boxes |= {name: f"{name}: {step.call.kind}" for name, step in plan.steps.items()}
     arrows = {(r.name, name): "" for name, step in plan.steps.items() for r in step.references}
     for name, step in plan.steps.items():
         arrows |= {(r.name, name): "when" for r in (step.when.references if step.when else ())}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, evolve, field
@@ -12,11 +12,11 @@ from .._graph import circles, drawn, stages
 from .._source import Fault
 from .._suggest import nearest
 from ._clashes import clashes
-from ._conditions import conjuncts, not_null
+from ._conditions import conjuncts, narrowed
 from ._format import ITEM
 from ._hints import either, item_of, list_of, members, without_null
-from ._plan import Argument, Plan, Step
-from ._values import Reference, Value
+from ._plan import Argument, Call, Plan, Step
+from ._values import Constant, Reference, Value
 
 __all__ = ["checked"]
 
@@ -26,10 +26,11 @@ _MOST = 50
 
 def checked(plan: Plan, faults: list[Fault]) -> Plan:
     """Note what is wrong in *plan*, and give it with the hint of its result."""
+    found = circles(plan.needs)
     faults += _misnamed(plan)
-    faults += _circles(plan)
+    faults += (_circle(circle, plan) for circle in found)
     types = _Types(plan, faults)
-    for name in _order(plan):
+    for name in _order(plan.needs, found):
         types.step(plan.steps[name])
     return evolve(plan, returns=types.value(plan.output, types.hints))
 
@@ -66,18 +67,17 @@ def _no_step(reference: Reference, plan: Plan) -> Fault:
     return Fault(reference.place, f"there is no step {reference.name!r}; {hint}")
 
 
-def _circles(plan: Plan) -> Iterator[Fault]:
-    for circle in circles(plan.needs):
-        last = circle[-2]
-        place = next(r.place for r in plan.steps[circle[0]].references if r.name == last)
-        yield Fault(place, f"these steps wait for one another: {drawn(circle)}; remove one of the references")
+def _circle(circle: Sequence[str], plan: Plan) -> Fault:
+    closing = next(r for r in plan.steps[circle[0]].references if r.name == circle[-2])
+    told = f"these steps wait for one another: {drawn(circle)}; remove one of the references"
+    return Fault(closing.place, told)
 
 
-def _order(plan: Plan) -> Iterator[str]:
-    """The steps, each behind those that it needs; in a circle as they come."""
-    circled = {name for circle in circles(plan.needs) for name in circle}
-    needs = {name: [] if name in circled else needed for name, needed in plan.needs.items()}
-    for stage in stages(needs) if not circles(needs) else [list(needs)]:
+def _order(needs: Mapping[str, list[str]], found: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The steps, each behind those that it needs; those in circles first."""
+    circled = {name for circle in found for name in circle}
+    left = {name: [] if name in circled else needed for name, needed in needs.items()}
+    for stage in stages(left) if not circled or not circles(left) else [list(left)]:
         yield from stage
 
 
@@ -104,9 +104,10 @@ class _Types:
         seen = self.seen_by(step)
         if step.items is not None:
             seen[ITEM] = self.item(step, step.items, seen)
-        for name, argument in step.arguments.items():
-            self.argument(step, name, argument, seen)
-        found = step.returns if step.items is None else list_of(step.returns)
+        for name, argument in step.call.arguments.items():
+            self.argument(step.call, name, argument, seen)
+        returns = step.call.returns
+        found = returns if step.items is None else list_of(returns)
         self.ran[step.name] = self.hints[step.name] = found
         if step.when is not None:
             self.hints[step.name] = either(found, self.value(step.otherwise, self.hints))
@@ -118,10 +119,7 @@ class _Types:
             other = self.plan.steps[name].when
             if other is not None and all(part in holds for part in conjuncts(other)):
                 found[name] = self.ran[name]
-        for name in not_null(step.when):
-            if name in found:
-                found[name] = without_null(found[name])
-        return found
+        return narrowed(found, step.when)
 
     def item(self, step: Step, items: Value, seen: Mapping[str, Any]) -> Any:
         """The hint of one of *items*."""
@@ -129,23 +127,21 @@ class _Types:
         found = item_of(hint)
         if found is None:
             place = items.references[0].place if items.references else step.place
-            self.fault(
-                place,
-                f"{step.name}.for_each: expected a list, found {told(hint)}{self.why_null(items, hint)}",
-            )
-        return Any if found is None else found
+            why = self.why_null(items, hint)
+            self.fault(place, f"{step.name}.for_each: expected a list, found {told(hint)}{why}")
+            return Any
+        return found
 
-    def argument(self, step: Step, name: str, argument: Argument, seen: Mapping[str, Any]) -> None:
+    def argument(self, call: Call, name: str, argument: Argument, seen: Mapping[str, Any]) -> None:
         """Check that what is given is what is taken."""
-        value = argument.value
+        value, taken = argument.value, argument.taken
         given = self.value(value, seen)
-        if step.kind == "prompt" or not value.references or fits(given, argument.taken):
+        if isinstance(value, Constant) or fits(given, taken):
             return
         what = value.name if isinstance(value, Reference) else "this"
-        message = f"{what} is {told(given)}, but {step.kind} takes {told(argument.taken)} for {name}"
+        why = self.why_null(value, given) if fits(without_null(given), taken) else ""
         self.fault(
-            argument.place,
-            message + (self.why_null(value, given) if fits(without_null(given), argument.taken) else ""),
+            argument.place, f"{what} is {told(given)}, but {call.kind} takes {told(taken)} for {name}{why}"
         )
 
     def value(self, value: Value, seen: Mapping[str, Any]) -> Any:

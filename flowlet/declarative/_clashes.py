@@ -11,7 +11,7 @@ from .._fits import fits, told
 from .._source import Fault
 from .._suggest import nearest
 from ..messages import JsonValue
-from ._conditions import ORDER, Condition, Operation
+from ._conditions import ORDER, Condition, Operation, narrowed
 from ._hints import either, item_of, list_of, members
 from ._values import Constant
 
@@ -26,6 +26,8 @@ def clashes(condition: Condition, hints: Hints) -> Iterator[Fault]:
         return
     for part in condition.parts:
         yield from clashes(part, hints)
+        if condition.sign == "and":  # what comes later is asked only where this holds
+            hints = narrowed(hints, part)
     if condition.sign not in ("and", "or", "not"):
         left, right = (_hint(part, hints) for part in condition.parts)
         message = _clash(left, condition.sign, right)
@@ -36,7 +38,13 @@ def clashes(condition: Condition, hints: Hints) -> Iterator[Fault]:
 def _clash(left: Any, sign: str, right: Any) -> str | None:
     if sign in ORDER:
         ordered = any(_fit(left, kind) and _fit(right, kind) for kind in (float, str)) or _same(left, right)
-        return None if ordered else f"{_said(left)} {sign} {_said(right)}: expected two numbers, or two texts"
+        null = (
+            f" (for what may be null, write name != null and name {sign} ...)"
+            if type(None) in members(left)
+            else ""
+        )
+        told = f"{_said(left)} {sign} {_said(right)}: expected two numbers, or two texts{null}"
+        return None if ordered else told
     if sign in ("in", "not in"):
         item = str if _fit(right, str) else item_of(right)
         if item is None:

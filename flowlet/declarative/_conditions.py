@@ -21,10 +21,11 @@ from attrs import field, frozen
 from .._source import Place
 from .._yaml import Node
 from ..messages import JsonValue
+from ._hints import without_null
 from ._tokens import Token, Tokens
 from ._values import Constant, Reference, Value, collected, value_in
 
-__all__ = ["ORDER", "Condition", "Operation", "conjuncts", "not_null", "read_condition"]
+__all__ = ["ORDER", "Condition", "Operation", "conjuncts", "narrowed", "not_null", "read_condition"]
 
 ORDER = ("<", "<=", ">", ">=")
 _COMPARE: Mapping[str, Callable[[Any, Any], object]] = {
@@ -107,6 +108,12 @@ def not_null(condition: Condition | None) -> Iterator[str]:
                 part.sign == "!=" if null else part.sign == "==" and right.references == ()
             ):
                 yield left.name
+
+
+def narrowed(hints: Mapping[str, Any], condition: Condition | None) -> dict[str, Any]:
+    """*hints* as they are where *condition* holds."""
+    known = {name: without_null(hints[name]) for name in not_null(condition) if name in hints}
+    return {**hints, **known}
 
 
 def _plain(value: Any) -> Any:

@@ -67,6 +67,7 @@ class InputFormat:
     Attributes:
         type: the type of the value, as hints are written in Python.
         default: the value where none is given; an input without one must be given.
+        untrusted: whether it is text from outside, which prompts fence as data that gives no instructions.
         description: what the input is, for people.
     """
 
@@ -156,6 +157,7 @@ _INPUT = Section(
     {
         "type": _text(_HINT, most=500),
         "default": Rule("a value", lambda _: True, {}),
+        "untrusted": rules.TRUTH,
         "description": _text("a text"),
     },
     short="type",

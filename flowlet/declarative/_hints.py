@@ -13,13 +13,14 @@ from uuid import UUID
 from typing_extensions import TypeAliasType, TypedDict
 
 from .._fits import told
+from .._source import Fault
 from .._suggest import nearest
 from .._target import Unloadable, imported
 from .._yaml import Node
 from ..errors import InputError
-from ._tokens import Token, Tokens
+from ._tokens import Misread, Token, Tokens
 
-__all__ = ["either", "item_of", "list_of", "mapping_of", "members", "read_hint", "told_of", "without_null"]
+__all__ = ["either", "hint_in", "item_of", "list_of", "mapping_of", "members", "told_of", "without_null"]
 
 _PLAIN: dict[str, Any] = {
     **{cls.__name__: cls for cls in (str, int, float, bool, bytes, date, datetime, time, timedelta, Decimal)},
@@ -46,16 +47,18 @@ _NO_LISTS = (str, bytes, Mapping)
 _COUNTS = {"list": 1, "set": 1, "frozenset": 1, "dict": 2, "Optional": 1}
 
 
-def read_hint(node: Node) -> Any:
-    """The hint that the text of *node* writes.
-
-    Raises:
-        Misread: it writes none; the fault has its place.
-    """
-    tokens = Tokens(node)
-    found = _union(tokens)
-    if tokens.next.kind != "end":
-        raise tokens.misread("expected | or the end of the type")
+def hint_in(node: Node, key: str, faults: list[Fault]) -> Any:
+    """The hint that *node* writes at *key*; Any where there is none, or one that can't be read, which is told."""
+    if key not in node.parts:
+        return Any
+    tokens = Tokens(node.parts[key])
+    try:
+        found = _union(tokens)
+        if tokens.next.kind != "end":
+            raise tokens.misread("expected | or the end of the type")
+    except Misread as exc:
+        faults.append(exc.fault)
+        return Any
     return found
 
 

@@ -12,17 +12,18 @@ from ._conditions import Condition
 from ._format import ITEM
 from ._values import Constant, Reference, Value
 
-__all__ = ["Argument", "Input", "Plan", "Step"]
+__all__ = ["Argument", "Call", "Input", "Plan", "Step"]
 
 
 @frozen
 class Input:
-    """An input: its hint, and its default where it has one."""
+    """An input: its hint, its default where it has one, and whether it is text that comes from outside."""
 
     name: str
     hint: Any
-    default: Constant | None = None
-    description: str = ""
+    default: Constant | None
+    untrusted: bool
+    description: str
 
 
 @frozen
@@ -35,30 +36,39 @@ class Argument:
 
 
 @frozen
-class Step:
-    """A step: the *function* to call, with what, when, and for each of which *items*.
+class Call:
+    """What a step calls: *function*, a step itself, with *arguments*. *kind* is what the file says it is.
 
-    *function* is a step itself, of either colour, and *returns* the hint of one call. *otherwise* is the result
-    where the step is skipped, *condition* what *when* was written as.
+    *returns* is the hint of the result.
     """
 
-    name: str
-    place: Place
     kind: str
     function: Callable[..., Any]
     arguments: Mapping[str, Argument]
     returns: Any
+
+
+@frozen
+class Step:
+    """A step: its *call*, when, and for each of which *items* it is made.
+
+    *otherwise* is the result where the step is skipped, *condition* what *when* was written as.
+    """
+
+    name: str
+    place: Place
+    call: Call
     when: Condition | None
     otherwise: Value
     items: Value | None
     max_concurrency: int
     after: tuple[Reference, ...]
-    condition: str = ""
+    condition: str
 
     @property
     def references(self) -> Iterator[Reference]:
         """Every reference in it, those to the item left out."""
-        for argument in self.arguments.values():
+        for argument in self.call.arguments.values():
             yield from (r for r in argument.value.references if self.items is None or r.name != ITEM)
         for part in (self.when, self.items, self.otherwise):
             yield from () if part is None else part.references

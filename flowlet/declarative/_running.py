@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 
 from .._data.faults import shown
+from .._fence import untrusted
 from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE
 from .._functions import decorated
 from ..concurrency import apmap
@@ -31,6 +32,7 @@ def workflow_of(plan: Plan) -> Workflow:
     async def run_steps(*args: Any, **kwargs: Any) -> Any:
         scope = {name: i.default.of({}) for name, i in plan.inputs.items() if i.default is not None}
         scope |= signature.bind(*args, **kwargs).arguments
+        scope |= {name: untrusted(scope[name]) for name, i in plan.inputs.items() if i.untrusted}
         done = {name: anyio.Event() for name in plan.steps}
 
         async def in_turn(step: Step) -> None:
@@ -43,12 +45,17 @@ def workflow_of(plan: Plan) -> Workflow:
         return plan.output.of(scope)
 
     run_steps.__name__ = run_steps.__qualname__ = plan.name
-    run_steps.__doc__ = plan.description or None
+    run_steps.__doc__ = _doc(plan)
     run_steps.__annotations__ = {**{n: i.hint for n, i in plan.inputs.items()}, "return": plan.returns}
     run_steps.__signature__ = signature  # type: ignore[attr-defined]
     setattr(run_steps, FILE_ATTRIBUTE, plan.file)
     setattr(run_steps, CODE_ATTRIBUTE, plan.code)
     return decorated("workflow", run_steps, plan.options)
+
+
+def _doc(plan: Plan) -> str | None:
+    inputs = [f"    {i.name}: {i.description}" for i in plan.inputs.values() if i.description]
+    return "\n".join((plan.description, *(("", "Args:", *inputs) if inputs else ()))) or None
 
 
 def _signature(plan: Plan) -> inspect.Signature:
@@ -82,8 +89,8 @@ async def _result(step: Step, scope: Mapping[str, Any]) -> Any:
 
 
 async def _called(step: Step, scope: Mapping[str, Any]) -> Any:
-    values = {name: argument.value.of(scope) for name, argument in step.arguments.items()}
-    return await arun(step.function, **values)
+    values = {name: argument.value.of(scope) for name, argument in step.call.arguments.items()}
+    return await arun(step.call.function, **values)
 
 
 def _holds(step: Step, scope: Mapping[str, Any]) -> bool:
