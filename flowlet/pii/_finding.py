@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
+from functools import cache
 
 from .._suggest import nearest
 from ..errors import DefinitionError, PluginError
+from ._extra import require
 from ._masking import Masking
 from ._match import LIKELY, Match, PIIDetector, resolved
 from ._net import find_addresses
@@ -21,6 +23,7 @@ _KINDS = (
     "in_aadhaar", "in_pan", "it_fiscal_code", "kr_rrn", "pl_pesel", "se_personnummer", "sg_nric", "th_id", "tr_id", "za_id",
 )  # fmt: skip
 _ALL = frozenset(_KINDS)
+_require = cache(require)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 
@@ -45,6 +48,7 @@ def find(
         PluginError: a detector gave something else than matches in the text.
     """
     asked = _ALL if kinds is None else _known(kinds)
+    _require(asked)
     found = [match for match in _built_in(text, asked) if match.score >= at_least]
     for detector in detectors:
         found += (match for match in _by(detector, text) if match.score >= at_least)

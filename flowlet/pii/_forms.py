@@ -14,7 +14,7 @@ from attrs import frozen
 from ._checks import is_card, is_itin, is_nino, is_nric, is_south_african, is_ssn, plain
 from ._extra import Check, checked_by
 
-__all__ = ["FORMS", "Form", "is_coin", "shape", "shapes"]
+__all__ = ["FORMS", "WORDS", "Form", "is_coin", "shape", "shapes"]
 
 _SHAPES = bytes.maketrans(
     bytes(range(128)),
@@ -37,7 +37,6 @@ class Form:
     shapes: str
     check: Check
     score: float
-    words: str
     between: str = "-"
 
     def spelled(self) -> Iterator[bytes]:
@@ -90,66 +89,70 @@ def _any(number: str) -> bool:
 _mod_11_10, _korean, _thai, _dni = map(checked_by, ("iso7064.mod_11_10", "kr.rrn", "th.pin", "es.dni"))
 _swedish, _pesel, is_coin = map(checked_by, ("se.personnummer", "pl.pesel", "bitcoin"))
 
-_CARD = "card cards credit debit visa mastercard amex cc payment"
-_SSN = "ssn ssns ss# social"
-_ITIN = "itin taxpayer tax"
-_TFN = "tfn tax"
-_SIN = "sin social"
-_NHS = "nhs patient health"
-_AADHAAR = "aadhaar aadhar uidai uid आधार"
-_PAN = "pan permanent income tax"
-_NRIC = "nric fin"
-_THAI = "thai national citizen id บัตรประชาชน ประจำตัวประชาชน เลข"
-_DE = "steuer\\w* idnr tin tax id"
-_SE = "personnummer personal pnr id samordningsnummer"
-_ZA = "rsa sa id identity"
-_TR = "tc kimlik tckn turkish id"
-_PESEL = "pesel"
-_KR = "rrn resident 주민등록번호 주민번호 주민"
-_ABN = "abn business"
-_NIF = "nif dni nie documento"
-_FI = "hetu henkilötunnus personal"
-_IT = "codice fiscale"
-_NINO = "nino insurance ni"
+WORDS = {
+    "card": "card cards credit debit visa mastercard amex cc payment",
+    "us_ssn": "ssn ssns ss# social",
+    "us_itin": "itin taxpayer tax",
+    "uk_nino": "nino insurance ni",
+    "uk_nhs": "nhs patient health",
+    "au_abn": "abn business",
+    "au_tfn": "tfn tax",
+    "ca_sin": "sin social",
+    "de_tax_id": "steuer\\w* idnr tin tax id",
+    "es_nie": "nif dni nie documento",
+    "es_nif": "nif dni nie documento",
+    "fi_hetu": "hetu henkilötunnus personal",
+    "in_aadhaar": "aadhaar aadhar uidai uid आधार",
+    "in_pan": "pan permanent income tax",
+    "it_fiscal_code": "codice fiscale",
+    "kr_rrn": "rrn resident 주민등록번호 주민번호 주민",
+    "pl_pesel": "pesel",
+    "se_personnummer": "personnummer personal pnr id samordningsnummer",
+    "sg_nric": "nric fin",
+    "th_id": "thai national citizen id บัตรประชาชน ประจำตัวประชาชน เลข",
+    "tr_id": "tc kimlik tckn turkish id",
+    "za_id": "rsa sa id identity",
+}
+"""The words that confirm a kind; a ``\\w*`` stands for any ending."""
 
 FORMS = (
-    Form("card", "9999-9999-9999-9999 9999-999999-99999 9999-999999-9999", is_card, 0.7, _CARD, "- "),
-    Form("card", "9999999999999999 999999999999999 99999999999999 9999999999999999999", is_card, 0.7, _CARD),
-    Form("card", "9999-9999-9999-9999-999 9999-9999-9999 9999-9999-9999-9", is_card, 0.4, _CARD, "- "),
-    Form("card", "999999999999 9999999999999 99999999999999999 999999999999999999", is_card, 0.4, _CARD),
-    Form("us_ssn", "999-99-9999", is_ssn, 0.6, _SSN, "- ."),
-    Form("us_ssn", "999999999 999-999999 99999-9999", is_ssn, 0.3, _SSN),
-    Form("us_itin", "999-99-9999", is_itin, 0.6, _ITIN, "- "),
-    Form("us_itin", "999999999 999-999999 99999-9999", is_itin, 0.3, _ITIN),
-    Form("uk_nino", "AA999999A AA-999999-A AA-999999A AA-99-99-99-A AA99-99-99A", is_nino, 0.7, _NINO, " -"),
-    Form("uk_nhs", "999-999-9999", checked_by("gb.nhs"), 0.4, _NHS, "- "),
-    Form("uk_nhs", "9999999999", checked_by("gb.nhs"), 0.3, _NHS),
-    Form("au_abn", "99-999-999-999", checked_by("au.abn"), 0.6, _ABN, " -"),
-    Form("au_abn", "99999999999", checked_by("au.abn"), 0.5, _ABN),
-    Form("au_tfn", "999-999-999 99999999 999999999", checked_by("au.tfn"), 0.35, _TFN, " -"),
-    Form("ca_sin", "999-999-999 999999999", checked_by("ca.sin"), 0.4, _SIN, " -"),
-    Form("de_tax_id", "99999999999 99-999-999-999", checked_by("de.idnr"), 0.5, _DE, " "),
-    Form("de_tax_id", "99999999999 99-999-999-999", _is_german, 0.2, _DE, " "),
-    Form("es_nie", "A9999999A A9999999-A A-9999999-A", checked_by("es.nie"), 0.7, _NIF),
-    Form("es_nif", "99999999A 99999999-A 9999999-A", _is_spanish, 0.6, _NIF),
-    Form("fi_hetu", "999999-999A 999999-9999", checked_by("fi.hetu", allow_temporary=True), 0.7, _FI, "-+"),
-    Form("fi_hetu", "999999A999A 999999A9999", checked_by("fi.hetu", allow_temporary=True), 0.7, _FI),
-    Form("in_aadhaar", "9999-9999-9999", checked_by("in_.aadhaar"), 0.45, _AADHAAR, " -"),
-    Form("in_aadhaar", "999999999999", checked_by("in_.aadhaar"), 0.3, _AADHAAR),
-    Form("in_pan", "AAAAA9999A", checked_by("in_.pan"), 0.6, _PAN),
-    Form("in_pan", "AAAAA9999A", _any, 0.3, _PAN),
-    Form("it_fiscal_code", "AAAAAA99A99A999A", checked_by("it.codicefiscale"), 0.8, _IT),
-    Form("it_fiscal_code", "AAAAAA99A99A999A", _is_italian, 0.5, _IT),
-    Form("kr_rrn", "999999-9999999 9999999999999", _is_korean, 0.55, _KR),
-    Form("pl_pesel", "99999999999", _is_polish, 0.5, _PESEL),
-    Form("se_personnummer", "999999-9999 99999999-9999", _is_swedish, 0.6, _SE, "-+"),
-    Form("se_personnummer", "999999999999", _is_swedish, 0.5, _SE),
-    Form("se_personnummer", "9999999999", _is_swedish, 0.35, _SE),
-    Form("sg_nric", "A9999999A", is_nric, 0.6, _NRIC),
-    Form("sg_nric", "A9999999A", _any, 0.15, _NRIC),
-    Form("th_id", "9999999999999 9-9999-99999-99-9", _is_thai, 0.4, _THAI, "- "),
-    Form("tr_id", "99999999999", checked_by("tr.tckimlik"), 0.55, _TR),
-    Form("za_id", "9999999999999 999999-9999-999", is_south_african, 0.55, _ZA, " "),
+    Form("card", "9999-9999-9999-9999 9999-999999-99999 9999-999999-9999", is_card, 0.7, "- "),
+    Form("card", "9999999999999999 999999999999999 99999999999999 9999999999999999999", is_card, 0.7),
+    Form("card", "9999-9999-9999-9999-999 9999-9999-9999 9999-9999-9999-9", is_card, 0.4, "- "),
+    Form("card", "999999999999 9999999999999 99999999999999999 999999999999999999", is_card, 0.4),
+    Form("us_ssn", "999-99-9999", is_ssn, 0.6, "- ."),
+    Form("us_ssn", "999999999 999-999999 99999-9999", is_ssn, 0.3),
+    Form("us_itin", "999-99-9999", is_itin, 0.6, "- "),
+    Form("us_itin", "999999999 999-999999 99999-9999", is_itin, 0.3),
+    Form("uk_nino", "AA999999A AA-999999-A AA-999999A AA-99-99-99-A AA99-99-99A", is_nino, 0.7, " -"),
+    Form("uk_nhs", "999-999-9999", checked_by("gb.nhs"), 0.4, "- "),
+    Form("uk_nhs", "9999999999", checked_by("gb.nhs"), 0.3),
+    Form("au_abn", "99-999-999-999", checked_by("au.abn"), 0.6, " -"),
+    Form("au_abn", "99999999999", checked_by("au.abn"), 0.5),
+    Form("au_tfn", "999-999-999 99999999 999999999", checked_by("au.tfn"), 0.35, " -"),
+    Form("ca_sin", "999-999-999 999999999", checked_by("ca.sin"), 0.4, " -"),
+    Form("de_tax_id", "99999999999 99-999-999-999", checked_by("de.idnr"), 0.5, " "),
+    Form("de_tax_id", "99999999999 99-999-999-999", _is_german, 0.2, " "),
+    Form("es_nie", "A9999999A A9999999-A A-9999999-A", checked_by("es.nie"), 0.7),
+    Form("es_nif", "99999999A 99999999-A 9999999-A", _is_spanish, 0.6),
+    Form("fi_hetu", "999999-999A 999999-9999", checked_by("fi.hetu", allow_temporary=True), 0.7, "-+"),
+    Form("fi_hetu", "999999A999A 999999A9999", checked_by("fi.hetu", allow_temporary=True), 0.7),
+    Form("in_aadhaar", "9999-9999-9999", checked_by("in_.aadhaar"), 0.45, " -"),
+    Form("in_aadhaar", "999999999999", checked_by("in_.aadhaar"), 0.3),
+    Form("in_pan", "AAAAA9999A", checked_by("in_.pan"), 0.6),
+    Form("in_pan", "AAAAA9999A", _any, 0.3),
+    Form("it_fiscal_code", "AAAAAA99A99A999A", checked_by("it.codicefiscale"), 0.8),
+    Form("it_fiscal_code", "AAAAAA99A99A999A", _is_italian, 0.5),
+    Form("kr_rrn", "999999-9999999 9999999999999", _is_korean, 0.55),
+    Form("pl_pesel", "99999999999", _is_polish, 0.5),
+    Form("se_personnummer", "999999-9999 99999999-9999", _is_swedish, 0.6, "-+"),
+    Form("se_personnummer", "999999999999", _is_swedish, 0.5),
+    Form("se_personnummer", "9999999999", _is_swedish, 0.35),
+    Form("sg_nric", "A9999999A", is_nric, 0.6),
+    Form("sg_nric", "A9999999A", _any, 0.15),
+    Form("th_id", "9999999999999 9-9999-99999-99-9", _is_thai, 0.4, "- "),
+    Form("tr_id", "99999999999", checked_by("tr.tckimlik"), 0.55),
+    Form("za_id", "9999999999999 999999-9999-999", is_south_african, 0.55, " "),
 )
 """All forms. Of several that fit one text the surest counts, and of equals the first."""
 

@@ -10,6 +10,7 @@ from attrs import evolve, field, frozen
 from ..errors import PIIRefused
 from ..messages import Completion, Request
 from ..protocols import ModelCall
+from ._extra import require
 from ._match import Match, PIIDetector
 
 if TYPE_CHECKING:
@@ -67,12 +68,19 @@ class Guard:
         restore: whether the answer has the values again in place of the placeholders.
         kinds: which kinds to look for, such as ``email, card``; all where nothing is said.
         detectors: further ones, beside those of flowlet.
+
+    Raises:
+        ConfigError: a kind needs the extra ``pii``, which is not installed.
     """
 
     action: Action | None = None
     restore: bool = True
     kinds: tuple[str, ...] | None = field(default=None, converter=_names)
     detectors: tuple[PIIDetector, ...] = field(default=(), converter=_all)
+
+    def __attrs_post_init__(self) -> None:
+        if self.action is not None:
+            require(self.kinds)
 
     def __call__(self, call: ModelCall, next: Callable[[ModelCall], Completion]) -> Completion:
         """Guard one call, as a middleware; flowlet itself asks :meth:`guarded`, streams too.

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 
 from ._checks import iban_length, is_iban
 from ._context import lift
-from ._forms import Form, is_coin, shape, shapes
+from ._forms import WORDS, Form, is_coin, shape, shapes
 from ._match import Match
 
 __all__ = ["find_numbers", "stretches"]
@@ -107,7 +107,7 @@ def _shaped(text: str, start: int, end: int, kinds: Collection[str]) -> Iterator
 def _surest(text: str, start: int, end: int, forms: tuple[Form, ...], kinds: Collection[str]) -> Match | None:
     number = text[start:end]
     scores = {
-        form: min(1.0, form.score + lift(text, start, end, form.words))
+        form: min(1.0, form.score + lift(text, start, end, WORDS[form.kind]))
         for form in forms
         if form.kind in kinds and form.check(number)
     }
