@@ -10,7 +10,7 @@ from .._suggest import nearest
 from ..errors import DefinitionError, PluginError
 from ._extra import require
 from ._masking import Masking
-from ._match import LIKELY, Match, PIIDetector, resolved
+from ._match import Match, PIIDetector, resolved
 from ._net import find_addresses
 from ._numbers import find_numbers
 from ._phones import find_phones
@@ -32,7 +32,7 @@ def find(
     kinds: Iterable[str] | None = None,
     *,
     detectors: Iterable[PIIDetector] = (),
-    at_least: float = LIKELY,
+    at_least: float = 0.5,
 ) -> tuple[Match, ...]:
     """Find what tells of a person in *text*: matches in order, which don't overlap.
 
@@ -60,7 +60,7 @@ def mask(
     kinds: Iterable[str] | None = None,
     *,
     detectors: Iterable[PIIDetector] = (),
-    at_least: float = LIKELY,
+    at_least: float = 0.5,
 ) -> str:
     """Replace what :func:`find` finds: ``"write to <EMAIL_1>"``. Equal values have equal placeholders."""
     return Masking([text]).mask(text, find(text, kinds, detectors=detectors, at_least=at_least))

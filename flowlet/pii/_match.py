@@ -7,10 +7,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-__all__ = ["LIKELY", "Match", "PIIDetector", "resolved"]
-
-LIKELY = 0.5
-"""The score from which on a match counts, where nothing else is said."""
+__all__ = ["Match", "PIIDetector", "resolved"]
 
 
 @frozen(order=False)
