@@ -241,6 +241,16 @@ PLANTED = [
         (":3:32", "str > 3", "expected two numbers, or two texts"),
     ),
     Planted(
+        "in what is no list",
+        "inputs: {n: int}\nsteps: {a: {prompt: x, when: 3 in n}}\n",
+        (":2:35", "expected a list or a text to the right of in, found int"),
+    ),
+    Planted(
+        "in a list that never has it",
+        'inputs: {mood: \'Literal["good", "bad"]\'}\nsteps: {a: {prompt: x, when: \'mood in ["fine", "god"]\'}}\n',
+        (":2:39", '"good" or "bad" is never "fine" or "god"'),
+    ),
+    Planted(
         "an order of what may be null",
         "inputs: {n: int | None}\nsteps: {a: {prompt: x, when: n > 3}}\n",
         (":2:34", "int | None > 3: expected two numbers", "write name != null and name > ..."),

@@ -14,8 +14,8 @@ from .._suggest import nearest
 from ._clashes import clashes
 from ._conditions import conjuncts, narrowed
 from ._format import ITEM
-from ._hints import either, item_of, list_of, members, without_null
 from ._plan import Argument, Call, Plan, Step
+from ._types import either, item_of, list_of, members, without_null
 from ._values import Constant, Reference, Value
 
 __all__ = ["checked"]

@@ -12,7 +12,7 @@ from .._source import Fault
 from .._suggest import nearest
 from ..messages import JsonValue
 from ._conditions import ORDER, Condition, Operation, narrowed
-from ._hints import either, item_of, list_of, members
+from ._types import either, item_of, list_of, members
 from ._values import Constant
 
 __all__ = ["clashes"]
@@ -38,13 +38,7 @@ def clashes(condition: Condition, hints: Hints) -> Iterator[Fault]:
 def _clash(left: Any, sign: str, right: Any) -> str | None:
     if sign in ORDER:
         ordered = any(_fit(left, kind) and _fit(right, kind) for kind in (float, str)) or _same(left, right)
-        null = (
-            f" (for what may be null, write name != null and name {sign} ...)"
-            if type(None) in members(left)
-            else ""
-        )
-        told = f"{_said(left)} {sign} {_said(right)}: expected two numbers, or two texts{null}"
-        return None if ordered else told
+        return None if ordered else _unordered(left, sign, right)
     if sign in ("in", "not in"):
         item = str if _fit(right, str) else item_of(right)
         if item is None:
@@ -54,6 +48,12 @@ def _clash(left: Any, sign: str, right: Any) -> str | None:
         return None
     near = nearest(str(_choices(right)[0]), map(str, _choices(left))) if _choices(right) else None
     return f"{_said(left)} is never {_said(right)}" + (f'; did you mean "{near}"?' if near else "")
+
+
+def _unordered(left: Any, sign: str, right: Any) -> str:
+    null = f" (for what may be null, write name != null and name {sign} ...)"
+    may_be_null = type(None) in members(left)
+    return f"{_said(left)} {sign} {_said(right)}: expected two numbers, or two texts{null if may_be_null else ''}"
 
 
 def _fit(hint: Any, kind: Any) -> bool:
@@ -70,7 +70,8 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 
 def _said(hint: Any) -> str:
-    return listed(_choices(hint)) if get_origin(hint) is Literal else told(hint)
+    literal = all(get_origin(member) is Literal for member in members(hint))
+    return listed(_choices(hint)) if literal else told(hint)
 
 
 def _hint(condition: Condition, hints: Hints) -> Any:

@@ -21,8 +21,8 @@ from attrs import field, frozen
 from .._source import Place
 from .._yaml import Node
 from ..messages import JsonValue
-from ._hints import without_null
 from ._tokens import Token, Tokens
+from ._types import without_null
 from ._values import Constant, Reference, Value, collected, value_in
 
 __all__ = ["ORDER", "Condition", "Operation", "conjuncts", "narrowed", "not_null", "read_condition"]

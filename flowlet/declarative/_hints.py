@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, Optional, Union, cast, get_args, get_origin
+from typing import Any, Literal, Optional, Union, cast, get_origin
 from uuid import UUID
 
-from typing_extensions import TypeAliasType, TypedDict
+from typing_extensions import TypeAliasType
 
-from .._fits import told
 from .._source import Fault
 from .._suggest import nearest
 from .._target import Unloadable, imported
 from .._yaml import Node
 from ..errors import InputError
 from ._tokens import Misread, Token, Tokens
+from ._types import joined
 
-__all__ = ["either", "hint_in", "item_of", "list_of", "mapping_of", "members", "told_of", "without_null"]
+__all__ = ["hint_in", "told_of"]
 
 _PLAIN: dict[str, Any] = {
     **{cls.__name__: cls for cls in (str, int, float, bool, bytes, date, datetime, time, timedelta, Decimal)},
@@ -43,7 +42,6 @@ _OTHERS = {
     "boolean": "bool",
     "array": "list",
 }
-_NO_LISTS = (str, bytes, Mapping)
 _COUNTS = {"list": 1, "set": 1, "frozenset": 1, "dict": 2, "Optional": 1}
 
 
@@ -62,71 +60,11 @@ def hint_in(node: Node, key: str, faults: list[Fault]) -> Any:
     return found
 
 
-def either(*hints: Any) -> Any:
-    """The hint of a value of any of *hints*; what can't be said is Any."""
-    if Any in hints or any(isinstance(hint, str) for hint in hints):
-        return Any
-    try:
-        return _union_of(dict.fromkeys(hints))
-    except TypeError:
-        return Any
-
-
-def _union_of(hints: Iterable[Any]) -> Any:
-    found, *more = hints
-    for hint in more:
-        found = found | hint
-    return found
-
-
-def members(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; of another hint itself."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def without_null(hint: Any) -> Any:
-    """*hint* where the value is not null."""
-    return (
-        either(*(member for member in members(hint) if member is not type(None)))
-        if hint is not None
-        else hint
-    )
-
-
-def list_of(hint: Any) -> Any:
-    """The hint of a list of *hint*."""
-    return list[hint]
-
-
-def mapping_of(hints: Mapping[str, Any]) -> Any:
-    """The hint of a mapping of just these keys, each of its own type; it is called as it looks."""
-    name = f"{{{', '.join(f'{key}: {told(hint)}' for key, hint in hints.items())}}}"
-    make: Any = TypedDict
-    try:
-        found = make(name, {key: Any if isinstance(hint, str) else hint for key, hint in hints.items()})
-    except TypeError:  # a hint that is no type
-        return dict[str, Any]
-    found.__module__ = "builtins"  # of no module that would be told with its name
-    return found
-
-
-def item_of(hint: Any) -> Any:
-    """The hint of what a list of *hint* holds; None where it is no list."""
-    found: list[Any] = []
-    for member in members(hint):
-        outer = get_origin(member) or member
-        listed = isinstance(outer, type) and issubclass(outer, Iterable) and not issubclass(outer, _NO_LISTS)
-        if member is not Any and not listed:
-            return None
-        found += [arg for arg in get_args(member) if arg is not ...] or [Any]
-    return either(*found)
-
-
 def _union(tokens: Tokens) -> Any:
     found = [_one(tokens)]
     while tokens.skip("|"):
         found.append(_one(tokens))
-    return _made(tokens, lambda: _union_of(found))
+    return _made(tokens, lambda: joined(found))
 
 
 def _one(tokens: Tokens) -> Any:

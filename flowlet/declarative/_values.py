@@ -17,7 +17,7 @@ from .._source import Fault, Place
 from .._template import Template
 from .._yaml import Node
 from ..messages import JsonValue
-from ._hints import either, list_of, mapping_of
+from ._types import either, list_of, mapping_of
 
 __all__ = [
     "Collection",
