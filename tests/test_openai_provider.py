@@ -330,14 +330,14 @@ def test_events_over_any_chunks(size):
     text = (
         "\ufeff: hi\r\ndata: a☕\r\n\r\nevent: x\ndata:b\ndata:  c\n\n\n: keep-alive\n\ndata: d\r\rdata: last"
     )
-    data, parser = text.encode(), _openai_wire.EventParser()
+    data, parser = text.encode(), _openai_wire.EventParser(10**7)
     events = [e for i in range(0, len(data), size) for e in parser.feed(data[i : i + size])]
     assert [*events, *parser.feed(b"", final=True)] == ["a☕", "b\n c", "d", "last"]
 
 
 def test_long_line_in_small_chunks_is_linear():
     """A line of megabytes that comes in small pieces is read in a moment."""
-    parser, start = _openai_wire.EventParser(), time.perf_counter()
+    parser, start = _openai_wire.EventParser(10**7), time.perf_counter()
     for _ in range(20_000):
         assert not list(parser.feed(b"x" * 200))
     assert time.perf_counter() - start < 1
@@ -386,7 +386,7 @@ def test_pieces_before_a_break_are_given(serve, caller):
 
 def test_stream_cut_after_its_end_is_whole():
     """An unreadable rest after the finish reason costs the tokens, not the answer."""
-    reader = _openai_wire.StreamReader(None, "m")
+    reader = _openai_wire.StreamReader(None, "m", 10**6)
     chunk = {"choices": [{"delta": {"content": "tea"}, "finish_reason": "stop"}]}
     deltas = reader.feed(f'data: {json.dumps(chunk)}\n\ndata: {{"usa'.encode()) + reader.end()
     assert [(d.text, d.usage) for d in deltas] == [("tea", None), ("", UNKNOWN)]
@@ -394,14 +394,14 @@ def test_stream_cut_after_its_end_is_whole():
 
 def test_end_needs_no_newline():
     """The last line of a stream counts, ended or not."""
-    reader = _openai_wire.StreamReader(None, "m")
+    reader = _openai_wire.StreamReader(None, "m", 10**6)
     reader.feed(b'data: {"choices": [{"delta": {"content": "tea"}}]}\n\ndata: [DONE]')
     assert reader.end()[-1].usage == UNKNOWN
 
 
 def test_other_choices_and_keep_alives_are_skipped():
     """Only the first choice is the answer, and chunks that say nothing give nothing."""
-    reader = _openai_wire.StreamReader("r", "m")
+    reader = _openai_wire.StreamReader("r", "m", 10**6)
     assert not reader.feed(b'data: {}\n\ndata: {"choices": null}\n\ndata: {"choices": [{"delta": null}]}\n\n')
     assert not reader.feed(b'data: {"choices": [{"index": 1, "delta": {"content": "x"}}]}\n\n')
     assert reader.feed(b"data: [DONE]\n\ndata: {nonsense\n\n")[-1].usage == UNKNOWN

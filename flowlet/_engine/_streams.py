@@ -6,6 +6,7 @@ the provider told by then.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
@@ -31,7 +32,7 @@ class _Sum:
         self._one = one
         self._started = time.perf_counter()
         self._completion = Completion("", model=one.request.model)
-        self._pieces: list[str] = []
+        self._text = io.StringIO()  # a list of many short pieces takes twenty times their size
         self.ended = False
         self.broken: BaseException | None = None
         self.left_with: BaseException | None = None
@@ -43,13 +44,13 @@ class _Sum:
         self._completion = evolve(
             self._completion, **known, replayed=self._completion.replayed or delta.replayed
         )
-        self._pieces.append(delta.text)
+        self._text.write(delta.text)
         return delta.text
 
     @property
     def completion(self) -> Completion:
         """The answer so far."""
-        return evolve(self._completion, text="".join(self._pieces))
+        return evolve(self._completion, text=self._text.getvalue())
 
     def book(self, exc: BaseException | None) -> None:
         """Book the call, once, well or badly ended; one that the caller left early is a good one."""

@@ -1,13 +1,17 @@
-"""One deadline over many reads and writes of sync HTTP, whose own timeouts start again with each."""
+"""One deadline over the look-up, connects, reads and writes of sync HTTP, whose own timeouts begin anew with each."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Any, Self
 
 import httpcore2
+
+from .._engine._threads import Latch, started
 
 __all__ = ["Deadline", "PunctualBackend"]
 
@@ -33,6 +37,15 @@ class Deadline(float):
         """Tell the seconds that remain, 0 when it has passed."""
         return max(self.at - time.monotonic(), 0.0)
 
+    def check(self) -> None:
+        """Go on while it has not passed.
+
+        Raises:
+            TimeoutError: it has.
+        """
+        if not self.left():
+            raise TimeoutError("the deadline has passed")
+
     def hurry(self, seconds: float) -> None:
         """Let it end in *seconds* at the latest."""
         self.at = min(self.at, time.monotonic() + seconds)
@@ -52,8 +65,19 @@ class PunctualBackend(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[_SocketOption] | None = None,
     ) -> httpcore2.NetworkStream:
-        """Open a connection."""
-        return _PunctualStream(self._backend.connect_tcp(host, port, timeout, local_address, socket_options))
+        """Open a connection to the first of the host's addresses that takes one; each gets a part of the time."""
+        addresses = _addresses(host, port, timeout) if isinstance(timeout, Deadline) else [host]
+        error: httpcore2.NetworkError | httpcore2.TimeoutException | None = None
+        for tries in range(len(addresses), 0, -1):
+            left = _left(timeout, httpcore2.ConnectTimeout)
+            part = None if left is None else left / tries
+            try:
+                made = self._backend.connect_tcp(addresses[-tries], port, part, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as exc:
+                error = exc
+            else:
+                return _PunctualStream(made)
+        raise error or httpcore2.ConnectError("the host has no address")
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[_SocketOption] | None = None
@@ -83,7 +107,8 @@ class _PunctualStream(httpcore2.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
-        return _PunctualStream(self._stream.start_tls(ssl_context, server_hostname, timeout))
+        left = _left(timeout, httpcore2.ConnectTimeout)
+        return _PunctualStream(self._stream.start_tls(ssl_context, server_hostname, left))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -96,3 +121,34 @@ def _left(timeout: float | None, late: type[httpcore2.TimeoutException]) -> floa
     if left <= 0:  # 0 would mean "don't wait", and another error
         raise late("the deadline has passed")
     return left
+
+
+def _addresses(host: str, port: int, deadline: Deadline) -> list[str]:
+    """Look *host* up in a thread of its own, which is left behind when it takes too long: it can't be stopped."""
+    if _is_address(host):
+        return [host]
+    found: list[str] = []
+    faults: list[Exception] = []
+    done = Latch()
+
+    def look_up() -> None:
+        try:
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found.extend(dict.fromkeys(str(info[4][0]) for info in infos))
+        except Exception as exc:  # noqa: BLE001 -- raised in the thread that waits
+            faults.append(exc)
+        done.set()
+
+    started(look_up, "flowlet look-up")
+    if not done.wait(deadline.left()):
+        raise httpcore2.ConnectTimeout("the host's name was not looked up in time")
+    if faults:
+        raise httpcore2.ConnectError(str(faults[0]))
+    return found
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return bool(ip_address(host))
+    except ValueError:
+        return False

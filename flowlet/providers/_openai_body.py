@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..errors import ProviderError
-from ._openai_faults import garbage
+from anyio.lowlevel import checkpoint
+
+from ._openai_faults import garbage, too_large
 
 if TYPE_CHECKING:
     import httpx2
@@ -39,7 +40,9 @@ async def achunks(response: httpx2.Response, limit: int) -> AsyncGenerator[bytes
     unpacker, raw = _Unpacker(response, limit), response.aiter_raw()
     try:
         async for data in raw:
-            for piece in unpacker.feed(data):
+            for number, piece in enumerate(unpacker.feed(data)):
+                if number:  # a little that is packed may be a lot
+                    await checkpoint()
                 yield piece
     finally:  # httpx2 forgets its inner generators, which trio reports: run them into the closed connection
         await response.aclose()
@@ -83,5 +86,4 @@ class _Unpacker:
 
     def _check(self, size: int) -> None:
         if size > self._limit:
-            message = f"the answer is larger than {self._limit} bytes, the most that is read"
-            raise ProviderError("bad_response", message)
+            raise too_large(self._limit)

@@ -31,6 +31,7 @@ __all__ = ["Call", "fault_of"]
 _PATH = "/chat/completions"
 _CONNECT = 15.0  # seconds
 _DRAIN = 1.0  # seconds to wait for the end of a body whose answer is complete
+_WRAPPING = 16  # times its text that a stream may be long: each word comes wrapped in some 300 bytes
 _TIMEOUTS = (openai.APITimeoutError, httpx2.TimeoutException, TimeoutError)
 _UNSENDABLE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL)
 _UNREADABLE = (httpx2.DecodingError, openai.APIResponseValidationError)
@@ -83,16 +84,19 @@ class Call:
 
     def chunks(self, response: httpx2.Response) -> Iterator[bytes]:
         """Read the body as it comes."""
-        return chunks(response, self._limit)
+        return chunks(response, self._most(response))
 
     def achunks(self, response: httpx2.Response) -> AsyncGenerator[bytes]:
         """Read the body as it comes; the response is closed with the generator."""
-        return achunks(response, self._limit)
+        return achunks(response, self._most(response))
+
+    def _most(self, response: httpx2.Response) -> int:
+        return self._limit if _is_whole(response) or not self._stream else self._limit * _WRAPPING
 
     def reader(self, response: httpx2.Response) -> Reader:
         """Give what reads the body of a streamed answer."""
-        whole = response.headers.get("content-type", "").startswith("application/json")
-        return (AnswerReader if whole else StreamReader)(self.request_id_of(response), self._request.model)
+        about = self.request_id_of(response), self._request.model
+        return AnswerReader(*about) if _is_whole(response) else StreamReader(*about, self._limit)
 
     def request_id_of(self, response: httpx2.Response) -> str | None:
         """Read the id that the server gave the request."""
@@ -107,7 +111,8 @@ class Call:
 
     async def adrain(self, rest: AsyncGenerator[bytes]) -> None:
         """Read what comes after the answer, for a moment, so that the connection can be used again."""
-        with suppress(httpx2.HTTPError, ProviderError), anyio.move_on_after(_DRAIN):
+        left = min(_DRAIN, self.deadline.left())
+        with suppress(httpx2.HTTPError, ProviderError), anyio.move_on_after(left):
             async for _ in rest:
                 pass
 
@@ -115,9 +120,15 @@ class Call:
         return encode(self._request, official=self._account.official, stream=self._stream)
 
     def _options(self) -> RequestOptions:
-        timeout = httpx2.Timeout(self.deadline, connect=min(_CONNECT, self.deadline))
+        timeout = httpx2.Timeout(self.deadline, connect=Deadline(min(_CONNECT, self.deadline)))
         headers = {"X-Stainless-Raw-Response": "stream", "Accept-Encoding": ENCODING}  # "stream": body unread
         return {"headers": headers, "timeout": timeout}
+
+
+def _is_whole(response: httpx2.Response) -> bool:
+    """Whether this is a whole answer, even where a stream was asked for."""
+    content_type: str = response.headers.get("content-type", "")
+    return content_type.startswith("application/json")
 
 
 def fault_of(exc: Exception, account: Account, request: Request) -> ProviderError:

@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 
 from ..errors import ProviderError, ProviderErrorKind
 
-__all__ = ["garbage", "of_error_body", "of_status", "one_line", "redacted", "retry_after_of"]
+__all__ = ["garbage", "of_error_body", "of_status", "one_line", "redacted", "retry_after_of", "too_large"]
 
 _BY_STATUS: Mapping[int, ProviderErrorKind] = {
     401: "authentication",
@@ -70,6 +70,11 @@ class _Told:
 def garbage(message: str) -> ProviderError:
     """An answer that is none; another try may bring a better one."""
     return ProviderError("bad_response", message, retryable=True)
+
+
+def too_large(limit: int) -> ProviderError:
+    """An answer of more than *limit* bytes, of which the rest is not read."""
+    return ProviderError("bad_response", f"the answer is larger than {limit} bytes, the most that is read")
 
 
 def of_status(
@@ -162,10 +167,8 @@ def _kind(status: int, told: _Told) -> ProviderErrorKind:
 def _sentence(status: int, told: _Told, headers: Mapping[str, str], model: str, place: str) -> str:
     said = told.message or f"the server answered with HTTP {status} and no message"
     if 300 <= status < 400:
-        target = urlsplit(one_line(headers.get("location"), 200))
-        where = target.netloc.rpartition("@")[2] + target.path
         return (
-            f"{place} redirects to {where}; redirects are not followed, so that the key goes nowhere else: "
+            f"{place} redirects to {_where(headers)}; redirects are not followed, so that the key goes nowhere else: "
             "set base_url to the final address"
         )
     if status == 404:
@@ -173,6 +176,15 @@ def _sentence(status: int, told: _Told, headers: Mapping[str, str], model: str, 
     if status == 401:
         return f"{said} (asked {place}: check OPENAI_API_KEY or api_key)"
     return said
+
+
+def _where(headers: Mapping[str, str]) -> str:
+    """Say where a redirect leads, without user, password and query."""
+    try:
+        target = urlsplit(one_line(headers.get("location"), 200))
+    except ValueError:
+        return "an address that is none"
+    return target.netloc.rpartition("@")[2] + target.path
 
 
 def _read(body: bytes) -> _Told:

@@ -15,7 +15,7 @@ from .._schema import is_strict
 from ..errors import ProviderError
 from ..messages import Completion, Delta, FinishReason, OutputFormat, Request
 from ..metrics import UNKNOWN, TokenUsage
-from ._openai_faults import garbage, of_error_body, one_line
+from ._openai_faults import garbage, of_error_body, one_line, too_large
 
 __all__ = ["AnswerReader", "EventParser", "Reader", "StreamReader", "completion_of", "encode", "usage_of"]
 
@@ -27,6 +27,9 @@ _FINISH: Mapping[object, FinishReason] = {
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_TOKENS = 2**53
+_LIGHT = 2**18  # characters of JSON that can't take much memory
+_HEAVIEST = 24 * 2**20  # bytes
+_OF_A_GROUP, _OF_A_VALUE = 240, 40  # bytes, as CPython 3.11 takes for {"": 0} and for a float in a list
 
 
 def encode(request: Request, *, official: bool, stream: bool) -> bytes:
@@ -87,11 +90,13 @@ def usage_of(usage: object) -> TokenUsage:
 class EventParser:
     """Server-sent events: bytes in, the data of whole events out.
 
-    State: the unfinished line and event, changed by :meth:`feed` only.
+    State: the unfinished line and event, of at most *limit* bytes, changed by :meth:`feed` only.
     https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
         self._text = io.IncrementalNewlineDecoder(
             getincrementaldecoder("utf-8-sig")("replace"), translate=True
         )
@@ -99,7 +104,14 @@ class EventParser:
         self._data: list[str] = []
 
     def feed(self, data: bytes, *, final: bool = False) -> Iterator[str]:
-        """Give the data of every event that *data* completes; *final* ends the last one."""
+        """Give the data of every event that *data* completes; *final* ends the last one.
+
+        Raises:
+            ProviderError: an event is too large.
+        """
+        if self._size > self._limit:
+            raise too_large(self._limit)
+        self._size += len(data)
         self._line.append(self._text.decode(data, final=final) + ("\n\n" if final else ""))
         if "\n" not in self._line[-1]:
             return
@@ -108,7 +120,9 @@ class EventParser:
         for line in lines:
             if line:
                 self._field(line)
-            elif self._data:
+                continue
+            self._size = len(rest)
+            if self._data:
                 yield "\n".join(self._data)
                 self._data.clear()
 
@@ -121,12 +135,14 @@ class EventParser:
 class StreamReader:
     """A streamed answer: bytes in, deltas out; tokens and finish reason come once, with the last delta.
 
-    State: what the stream has said so far, changed by :meth:`feed` and :meth:`end` only.
+    State: what the stream has said so far, a text of at most *limit* bytes; changed by its methods only.
     """
 
-    def __init__(self, request_id: str | None, model: str) -> None:
+    def __init__(self, request_id: str | None, model: str, limit: int) -> None:
         self.ended = False
-        self._events = EventParser()
+        self._limit = limit
+        self._size = 0
+        self._events = EventParser(limit)
         self._request_id = request_id
         self._model = model
         self._finish: FinishReason | None = None
@@ -160,6 +176,16 @@ class StreamReader:
             raise _garbage("the stream ended before the answer did (neither finish_reason nor [DONE])")
         return [*deltas, self._last()]
 
+    def broken(self, error: ProviderError) -> list[Delta]:
+        """Give the last delta of a stream that broke off after its answer.
+
+        Raises:
+            ProviderError: it broke off before; the error, with the tokens that were told by then.
+        """
+        if self._finish is not None and error.kind in ("connection", "timeout"):
+            return [self._last()]
+        raise evolve(error, usage=self._usage)
+
     def _event(self, event: str) -> list[Delta]:
         if self.ended:
             return []
@@ -171,6 +197,8 @@ class StreamReader:
         if chunk.get("usage") is not None:
             self._usage = usage_of(chunk["usage"])
         choices = _list(chunk.get("choices") or [], "choices")
+        if not choices and self._finish is not None and chunk.get("usage") is not None:
+            return [self._last()]  # nothing but [DONE] is to come
         return [delta for choice in choices for delta in self._choice(_object(choice, "choices[]"))]
 
     def _choice(self, choice: Mapping[str, Any]) -> list[Delta]:
@@ -179,6 +207,9 @@ class StreamReader:
         delta = _object(choice.get("delta") or {}, "choices[].delta")
         text, refusal = _text(delta, "content"), _text(delta, "refusal") or None
         self._refused |= refusal is not None
+        self._size += len(text) + len(refusal or "")
+        if self._size > self._limit:
+            raise too_large(self._limit)
         if reason := _text(choice, "finish_reason"):
             self._finish = _FINISH.get(reason, "other")
         return [self._delta(text=text, refusal=refusal)] if text or refusal else []
@@ -228,6 +259,14 @@ class AnswerReader:
         self.ended = True
         return [Delta(*facts)]
 
+    def broken(self, error: ProviderError) -> list[Delta]:
+        """Give nothing: an answer that is not whole is none.
+
+        Raises:
+            ProviderError: *error*.
+        """
+        raise error
+
 
 Reader = StreamReader | AnswerReader
 
@@ -272,6 +311,8 @@ def _answer(text: str, request_id: str | None) -> Mapping[str, Any]:
 
 
 def _parsed(text: str) -> object:
+    if len(text) > _LIGHT and _weight(text) > _HEAVIEST:
+        raise ProviderError("bad_response", "the answer has too many lists, objects and values to be one")
     try:
         return json.loads(text)
     except RecursionError:
@@ -281,6 +322,11 @@ def _parsed(text: str) -> object:
             f"is not JSON ({one_line(str(exc), 100)}): {one_line(text, 80)}" if text.strip() else "is empty"
         )
     raise _garbage(f"the answer {fault}")
+
+
+def _weight(text: str) -> int:
+    """The most bytes that the values of a JSON text take as objects: two letters may become a hundred bytes."""
+    return _OF_A_GROUP * (text.count("[") + text.count("{")) + _OF_A_VALUE * text.count(",")
 
 
 def _garbage(message: str) -> ProviderError:

@@ -29,15 +29,16 @@ class OpenAIProvider:
 
     What is None is read from the environment at each call: ``OPENAI_API_KEY``, ``OPENAI_BASE_URL``,
     ``OPENAI_ORG_ID``, ``OPENAI_PROJECT_ID``. A server other than OpenAI's may need no key. Answers of
-    more than *max_bytes*, decompressed, are refused. Connections are shared by all providers of the
-    same account: by the process for sync calls, by the event loop (and closed with it) for async ones.
+    more than *max_bytes*, decompressed, are refused; a stream, which wraps each word, may be 16 times as
+    long. Connections are shared by all providers of the same account: by the process for sync calls, by
+    the event loop (and closed with it) for async ones.
     """
 
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = field(default=None, repr=address)
     organization: str | None = None
     project: str | None = None
-    max_bytes: int = field(default=32 * 2**20, kw_only=True)
+    max_bytes: int = field(default=4 * 2**20, kw_only=True)
 
     name = "openai"
     keeps_time = True
@@ -144,9 +145,10 @@ def _deltas(call: Call, response: httpx2.Response) -> Iterator[Delta]:
 
 def _step(call: Call, reader: Reader, chunks: Iterator[bytes]) -> list[Delta]:
     with call:
+        call.deadline.check()
         chunk = next(chunks, None)
         return reader.end() if chunk is None else reader.feed(chunk)
-    raise call.fault()
+    return reader.broken(call.fault())
 
 
 async def _adeltas(call: Call, response: httpx2.Response) -> AsyncGenerator[Delta]:
@@ -162,4 +164,4 @@ async def _astep(call: Call, reader: Reader, chunks: AsyncIterator[bytes]) -> li
     with call, anyio.fail_after(call.deadline.left()):
         chunk = await anext(chunks, None)
         return reader.end() if chunk is None else reader.feed(chunk)
-    raise call.fault()
+    return reader.broken(call.fault())
