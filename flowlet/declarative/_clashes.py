@@ -44,7 +44,9 @@ def _clash(left: Any, sign: str, right: Any) -> str | None:
         if item is None:
             return f"expected a list or a text to the right of {sign}, found {told(right)}"
         right = item
-    if any(fits(a, b) or fits(b, a) for a in members(left) for b in members(right)):
+    if type(None) in (left, right) or any(
+        fits(a, b) or fits(b, a) for a in members(left) for b in members(right)
+    ):
         return None
     near = nearest(str(_choices(right)[0]), map(str, _choices(left))) if _choices(right) else None
     return f"{_said(left)} is never {_said(right)}" + (f'; did you mean "{near}"?' if near else "")
