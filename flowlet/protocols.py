@@ -93,6 +93,8 @@ LLMProvider = SyncProvider | AsyncProvider
 - ``replayed: bool``: whether its answers are of the past, so that they cost nothing and no budget bounds them
   (default False);
 - ``load()``: imports what is slow to import; called on a worker thread before the first call on an event loop;
+- ``open()`` and ``close()``, both or none: called once in a process, before the first call and at its end; what they hold
+  must not belong to one event loop;
 - ``keeps_time: bool``: whether ``complete`` always ends within ``request.timeout``. By default it is not trusted
   to: sync code calls it on a thread that can be left behind.
 """

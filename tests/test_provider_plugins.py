@@ -25,9 +25,11 @@ from flowlet import (
     step,
     with_options,
 )
+from flowlet._engine._lifetimes import Lifetimes
 from flowlet.events import PluginFailed
 from flowlet.messages import Completion, Delta, Request
 from flowlet.metrics import TokenUsage
+from flowlet.settings import process
 from flowlet.testing import MockProvider
 from rig import PATIENCE, Heard
 from test_plugins import install, site
@@ -337,3 +339,81 @@ def test_a_class_is_not_registered() -> None:
     """Its object is."""
     with pytest.raises(DefinitionError, match=r"register_provider\('mock', MockProvider\(\)\)"):
         register_provider("mock", MockProvider)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("colour", ["def", "async def"])
+def test_one_with_open_and_close_is_opened_once_in_a_process(
+    colour: str, asking: Callable[..., object]
+) -> None:
+    """Before its first call, whatever the colours; and closed at the end of the process."""
+    told = []
+
+    class Sync:
+        def open(self) -> None:
+            told.append("open")
+
+        def complete(self, request: Request) -> Completion:
+            told.append("call")
+            return Completion("tea", TOKENS)
+
+        def close(self) -> None:
+            told.append("close")
+
+    class Async:
+        async def open(self) -> None:
+            told.append("open")
+
+        async def acomplete(self, request: Request) -> Completion:
+            told.append("call")
+            return Completion("tea", TOKENS)
+
+        async def close(self) -> None:
+            told.append("close")
+
+    register_provider("tea", Sync() if colour == "def" else Async())
+    assert [asking("tea:m"), asking("tea:m", (streamed, astreamed))] == ["tea", "tea"]
+    assert told == ["open", "call", "call"]
+    process.of(Lifetimes).close()
+    assert told == ["open", "call", "call", "close"]
+
+
+@pytest.mark.anyio
+async def test_one_is_opened_outside_of_runs_too() -> None:
+    """An event loop is not blocked by it."""
+    told = []
+
+    class Async:
+        async def open(self) -> None:
+            told.append("open")
+
+        async def acomplete(self, request: Request) -> Completion:
+            return Completion("tea", TOKENS)
+
+        async def close(self) -> None:
+            told.append("close")
+
+    register_provider("tea", Async())
+    assert await AsyncLLM("tea:m").ask("x") == "tea"
+    assert told == ["open"]
+
+
+def test_one_that_can_not_be_opened_fails_the_call(asking: Callable[..., object], heard: Heard) -> None:
+    """And is tried again by the next one."""
+    tries = []
+
+    class Late:
+        def open(self) -> None:
+            tries.append(1)
+            if len(tries) == 1:
+                raise OSError("not yet")
+
+        def complete(self, request: Request) -> Completion:
+            return Completion("tea", TOKENS)
+
+        def close(self) -> None: ...
+
+    register_provider("late", Late())
+    with pytest.raises(ProviderError, match="late: the provider raised OSError: not yet"):
+        asking("late:m")
+    assert asking("late:m") == "tea"
+    assert [event.plugin for event in heard.of(PluginFailed)] == ["provider late"]

@@ -30,6 +30,7 @@ from flowlet import (
     workflow,
 )
 from flowlet._engine import _lifetimes
+from flowlet._fingerprint import fingerprint
 from flowlet.events import PluginFailed
 from rig import PATIENCE, Heard, until
 
@@ -471,3 +472,25 @@ def test_half_a_plugin_is_refused(members: dict[str, object], reason: str) -> No
     """When it is registered."""
     with pytest.raises(DefinitionError, match=reason):
         register_step("kettle", type("Kettle", (Kettle,), {"told": [], **members}))
+
+
+def test_the_code_of_a_plugin_is_that_of_its_function() -> None:
+    """So that a journal and a cache notice when it has changed."""
+    one = type("Kettle", (Kettle,), {"told": []})
+    other = type("Kettle", (AsyncKettle,), {"told": []})
+    codes = set()
+    for plugin in (one, other, lambda leaf: leaf, lambda leaf: leaf + "!"):
+        register_step("kettle", plugin)
+        codes.add(fingerprint(get_step("kettle").__flowlet__.fn))
+    register_step("kettle", one)
+    assert len(codes) == 4
+    assert fingerprint(get_step("kettle").__flowlet__.fn) in codes
+
+
+@pytest.mark.anyio
+async def test_one_that_lives_as_long_as_the_process_serves_calls_outside_of_runs(anyio_backend: str) -> None:
+    """On the background loop."""
+    kettle = type("Kettle", (AsyncKettle,), {"told": [], "lifetime": "process"})
+    register_step("kettle", kettle)
+    assert [await get_step("kettle")("mint") for _ in range(2)] == ["tea of mint"] * 2
+    assert kettle.told == ["open", "call", "call"]

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from .._entry_points import Plugin
 from .._outside import from_outside
-from .._plugins import tell
+from .._plugins import provider_known, tell
 from .._scope import Scope, guard
 from ..context import OUTSIDE, Frame, RunRecord, describe, here
 from ..errors import BridgeError, FlowletError, PluginError, RunStopped
@@ -162,12 +162,22 @@ class Lifetimes:
     def __init__(self) -> None:
         self.process = Owner()
         self.runs: set[Owner] = set()
+        self.providers: dict[int, Recipe] = {}
+        """By the id of the provider, which its recipe keeps."""
         process.of(Background).closers.append(self.close)
 
     def close(self) -> None:
         """At the end of the process, close what is still open."""
         for owner in (*self.runs, self.process):
             close_all(owner.take(), process.settings.grace + SETTLE)
+
+    def of_provider(self, name: str, provider: Any) -> Recipe:
+        """The recipe of *provider*, which lives as long as the process."""
+        recipe = self.providers.get(id(provider))
+        if recipe is None:
+            made = Recipe(provider_known(name), lambda: provider, "process")
+            recipe = self.providers.setdefault(id(provider), made)
+        return recipe
 
     def of(self, run: RunRecord) -> Owner:
         """The owner that *run* is."""
@@ -208,6 +218,18 @@ async def ause(recipe: Recipe, /, *args: Any, **kwargs: Any) -> Any:
             raise came
 
 
+def open_provider(name: str, provider: Any) -> None:
+    """Open *provider*, which has ``open`` and ``close``, if it is not open in this process."""
+    lifetimes = process.of(Lifetimes)
+    _opened(lifetimes.process.holding(lifetimes.of_provider(name, provider)), here())
+
+
+async def aopen_provider(name: str, provider: Any) -> None:
+    """Open *provider*, which has ``open`` and ``close``, if it is not open in this process."""
+    lifetimes = process.of(Lifetimes)
+    await _aopened(lifetimes.process.holding(lifetimes.of_provider(name, provider)), here())
+
+
 def _owner(recipe: Recipe, frame: Frame) -> tuple[Owner, bool]:
     """Who holds the plugin at *frame*, and whether for this call only."""
     if recipe.lifetime == "process":
@@ -227,6 +249,10 @@ def _opened(held: _Held, frame: Frame) -> Any:
         with held.opening():
             value = _made(held)
             if _any_async(value):
+                if running_loop() is not None:
+                    raise BridgeError(
+                        f"{held.recipe.plugin} is opened on an event loop, which this call would block"
+                    )
                 held.port = _home(held, frame)
             if is_async(value.open):
                 on_loop(frame.below(frame.scope), _needed(held.port), value.open)
@@ -258,8 +284,8 @@ async def _aopened(held: _Held, frame: Frame) -> Any:
 
 def _made(held: _Held) -> Any:
     value: Any = held.recipe.make()
-    if not all(callable(getattr(value, name, None)) for name in ("open", "__call__", "close")):
-        raise PluginError(f"{held.recipe.plugin} made {type(value).__name__}, which is no step plugin")
+    if not all(callable(getattr(value, name, None)) for name in ("open", "close")):
+        raise PluginError(f"{held.recipe.plugin}: expected open() and close(), found {type(value).__name__}")
     return value
 
 
@@ -269,8 +295,6 @@ def _any_async(value: Any) -> bool:
 
 def _home(held: _Held, frame: Frame) -> Port:
     """The loop that a plugin lives on: the run's, or the background loop for one that outlives the run."""
-    if running_loop() is not None and frame.run is None:
-        raise BridgeError(f"{held.recipe.plugin} is opened on an event loop, which this call would block")
     if held.recipe.lifetime == "process":
         return process.of(Runtimes).port(process.settings.backend)
     return port_at(frame)

@@ -11,7 +11,8 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from functools import partial
+from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -118,6 +119,8 @@ def _attempt(one: Attempt) -> Completion:
         raise RunStopped(frame.scope.run_id, frame.scope.reason or "cancelled")
     with process.of(InFlight).during(one):
         try:
+            if hasattr(target.provider, "open"):
+                lifetimes().open_provider(target.name, target.provider)
             completion = whole(target, method(one.request))
         except BaseException as exc:
             caught = shown(target, exc)
@@ -297,7 +300,7 @@ class _InFlight:
     async def _attempt(self, started: float) -> None:
         one, target = self._one, self._one.place.target
         try:
-            completion = whole(target, await _within_time(target.provider, one.request))
+            completion = whole(target, await _within_time(target, one.request))
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:  # noqa: BLE001 -- raised again in the caller's task
@@ -317,10 +320,20 @@ class _InFlight:
             self._error = exc
 
 
-async def _within_time(provider: LLMProvider, request: Request) -> Completion:
+@cache
+def lifetimes() -> ModuleType:
+    """What opens and closes plugins, imported with the first one."""
+    from . import _lifetimes
+
+    return _lifetimes
+
+
+async def _within_time(target: Target, request: Request) -> Completion:
     """Await the async provider, at most the request's timeout."""
-    method = async_method(provider, "complete")
+    method = async_method(target.provider, "complete")
     assert method is not None
     with anyio.move_on_after(request.timeout + OVERDUE):
+        if hasattr(target.provider, "open"):
+            await lifetimes().aopen_provider(target.name, target.provider)
         return await method(request)  # type: ignore[no-any-return]
     raise _overdue(request)
