@@ -10,13 +10,13 @@ from sqlite3 import Connection
 from attrs import evolve
 
 from ..entries import Entry, JournalledRun
-from ._chain import Chain, read
 from ._claims import Claims
 from ._faults import damaged, told
 from ._file import JournalFile
 from ._lines import by_run
 from ._sealed import data
 from ._table import Table
+from ._trail import Trail, read
 
 __all__ = ["SQLiteJournal"]
 
@@ -50,11 +50,11 @@ class SQLiteJournal:
         """
         with self._file.transaction("IMMEDIATE") as db:
             for run_id, group in by_run(entries).items():
-                chain = self._file.seen.get(run_id) or self._chain(db, run_id) or self._new(db, run_id)
-                chain, links = chain.with_entries(group)
-                db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", links)
-                self._runs.put(db, run_id, chain.row())
-                self._file.seen[run_id] = chain
+                trail = self._file.seen.get(run_id) or self._trail(db, run_id) or self._new(db, run_id)
+                trail, rows = trail.with_entries(group)
+                db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
+                self._runs.put(db, run_id, trail.row())
+                self._file.seen[run_id] = trail
 
     def read(self, run_id: str, /) -> Sequence[Entry]:
         """Tell all entries of a run in their order; nothing for a run that is not known.
@@ -64,11 +64,11 @@ class SQLiteJournal:
         """
         name = data(run_id)
         with self._file.transaction("DEFERRED") as db:
-            chain = self._chain(db, run_id)
-            links = db.execute(
+            trail = self._trail(db, run_id)
+            rows = db.execute(
                 "SELECT number, digest, body FROM entries WHERE run = ? ORDER BY number", (name,)
             ).fetchall()
-        return read(self.path, run_id, chain, links)
+        return read(self.path, run_id, trail, rows)
 
     def runs(self) -> Sequence[JournalledRun]:
         """Tell the runs, the newest first.
@@ -82,10 +82,10 @@ class SQLiteJournal:
             raise damaged(self.path, f"the list of runs (it has {len(rows)}, and should have {known})")
         with told(self.path):
             owners = Claims.of(self.path).owners(rows)
-        chains = [Chain.of(run_id, row) for run_id, row in rows.items()]
-        newest = sorted(chains, key=lambda chain: chain.number, reverse=True)
+        trails = [Trail.of(run_id, row) for run_id, row in rows.items()]
+        newest = sorted(trails, key=lambda trail: trail.number, reverse=True)
         return tuple(
-            evolve(run, owner=owners.get(run.run_id)) for chain in newest if (run := chain.run) is not None
+            evolve(run, owner=owners.get(run.run_id)) for trail in newest if (run := trail.run) is not None
         )
 
     def claim(self, run_id: str, /) -> str | None:
@@ -146,17 +146,17 @@ class SQLiteJournal:
         """Close the file; a later call opens it again. Claims stay."""
         self._file.close()
 
-    def _chain(self, db: Connection, run_id: str) -> Chain | None:
+    def _trail(self, db: Connection, run_id: str) -> Trail | None:
         row = self._runs.get(db, run_id)
-        return None if row is None else Chain.of(run_id, row)
+        return None if row is None else Trail.of(run_id, row)
 
-    def _new(self, db: Connection, run_id: str) -> Chain:
+    def _new(self, db: Connection, run_id: str) -> Trail:
         """Begin a run; one that has entries already has lost its row."""
         if db.execute("SELECT 1 FROM entries WHERE run = ? LIMIT 1", (data(run_id),)).fetchone():
             raise damaged(self.path, f"run {run_id!r} (it has entries, and is not among the runs)")
         runs, ever = self._counted(db)
         self._count(db, runs + 1, ever + 1)
-        return Chain.new(run_id, ever + 1)
+        return Trail.new(run_id, ever + 1)
 
     def _counted(self, db: Connection) -> tuple[int, int]:
         """Tell how many runs there are, and how many there ever were."""

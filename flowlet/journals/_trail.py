@@ -1,4 +1,4 @@
-"""The entries of a run as a chain: each is sealed on the one before it, and the run's row tells the last seal."""
+"""The entries of a run as a trail: each is sealed on the one before it, and the run's row tells the last seal."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ._faults import damaged
 from ._lines import grown
 from ._sealed import data, facts, packed, proven, seal
 
-__all__ = ["Chain", "Link", "read"]
+__all__ = ["Trail", "Row", "read"]
 
 _DEFAULTS = tuple((a.name, a.default) for a in fields(Entry) if a.name != "run_id")
 
-Link = tuple[bytes, int, bytes, bytes]
+Row = tuple[bytes, int, bytes, bytes]
 """A row: the run, the number of the entry in it, its seal, and its body."""
 
 
 @frozen
-class Chain:
+class Trail:
     """The *run*, None before its first entry; which *number* it has in its journal; the *last* seal of *entries*."""
 
     run: JournalledRun | None
@@ -31,21 +31,21 @@ class Chain:
     entries: int = 0
 
     @staticmethod
-    def new(run_id: str, number: int) -> Chain:
-        """Begin a chain."""
-        return Chain(None, number, _ground(run_id))
+    def new(run_id: str, number: int) -> Trail:
+        """Begin a trail."""
+        return Trail(None, number, _ground(run_id))
 
     @staticmethod
-    def of(run_id: str, row: dict[str, Any]) -> Chain:
+    def of(run_id: str, row: dict[str, Any]) -> Trail:
         """Make it from the row of its run."""
         last, number = bytes.fromhex(row.pop("last")), row.pop("number")
         run = JournalledRun(run_id, **row)
-        return Chain(run, number, last, run.entries)
+        return Trail(run, number, last, run.entries)
 
     def row(self) -> dict[str, object]:
         """Tell the row of its run."""
         run = self.run
-        assert run is not None, "a chain is kept once it has an entry"
+        assert run is not None, "a trail is kept once it has an entry"
         return {
             "workflow": run.workflow,
             "state": run.state,
@@ -56,23 +56,23 @@ class Chain:
             "last": self.last.hex(),
         }
 
-    def with_entries(self, entries: Sequence[Entry]) -> tuple[Chain, list[Link]]:
-        """Add *entries*, all of this run; tell the longer chain, and their rows.
+    def with_entries(self, entries: Sequence[Entry]) -> tuple[Trail, list[Row]]:
+        """Add *entries*, all of this run; tell the longer trail, and their rows.
 
         Raises:
             JournalError: the first is about a call, and nothing is known of the run.
         """
         run, last = grown(self.run, entries), self.last
-        name, links = data(run.run_id), list[Link]()
+        name, rows = data(run.run_id), list[Row]()
         for number, entry in enumerate(entries, self.entries + 1):
             body = _packed(entry)
             last = seal(last, body)
-            links.append((name, number, last, body))
-        return Chain(run, self.number, last, self.entries + len(entries)), links
+            rows.append((name, number, last, body))
+        return Trail(run, self.number, last, self.entries + len(entries)), rows
 
 
 def read(
-    path: Path, run_id: str, chain: Chain | None, links: Iterable[tuple[Any, Any, Any]]
+    path: Path, run_id: str, trail: Trail | None, rows: Iterable[tuple[Any, Any, Any]]
 ) -> tuple[Entry, ...]:
     """Make the entries of a run from the number, seal and body of each.
 
@@ -80,13 +80,13 @@ def read(
         JournalError: one has changed, is lost, or is another's.
     """
     entries, last = list[Entry](), _ground(run_id)
-    for number, found, body in links:
+    for number, found, body in rows:
         if number != len(entries) + 1 or not proven(body, last, found):
             raise damaged(path, f"entry {len(entries) + 1} of run {run_id!r}")
         entries.append(Entry(run_id, **facts(body)))
         last = found
-    known = 0 if chain is None else chain.entries
-    if len(entries) != known or (chain is not None and chain.last != last):
+    known = 0 if trail is None else trail.entries
+    if len(entries) != known or (trail is not None and trail.last != last):
         raise damaged(path, f"run {run_id!r} (it has {len(entries)} entries, and should have {known})")
     return tuple(entries)
 
