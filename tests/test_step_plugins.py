@@ -7,6 +7,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
 import anyio
@@ -22,6 +23,7 @@ from flowlet import (
     arun,
     configure,
     get_step,
+    load_workflow,
     pmap,
     register_step,
     run,
@@ -350,10 +352,10 @@ def shown(exc: type[BaseException], colour: type[Kettle]) -> tuple[type[BaseExce
 def broken(place: str, exc: type[BaseException], colour: type[Kettle]) -> type[Kettle]:
     """A plugin that raises in one place."""
 
-    def fails(self: object, *args: object) -> None:
+    def fails(self: object, leaf: str = "") -> None:
         raise exc("x")
 
-    async def afails(self: object, *args: object) -> None:
+    async def afails(self: object, leaf: str = "") -> None:
         raise exc("x")
 
     is_async = inspect.iscoroutinefunction(getattr(colour, place))
@@ -494,3 +496,19 @@ async def test_one_that_lives_as_long_as_the_process_serves_calls_outside_of_run
     register_step("kettle", kettle)
     assert [await get_step("kettle")("mint") for _ in range(2)] == ["tea of mint"] * 2
     assert kettle.told == ["open", "call", "call"]
+
+
+def test_a_workflow_of_yaml_uses_it(kettle: type[Kettle], tmp_path: Path, backend: str) -> None:
+    """By its name; its run opens and closes it, and a failure of its own is the run's."""
+    register_step("kettle", kettle)
+    register_step("broken", broken("__call__", SystemExit, Kettle))
+    file = tmp_path / "tea.yaml"
+    text = "steps:\n  tea:\n    use: kettle\n    with: {leaf: mint}\n  more:\n    use: NAME\n    with: {leaf: '{tea}'}\n"
+    file.write_text(text.replace("NAME", "kettle") + "output: '{more}'\n", encoding="utf-8")
+    configure(backend=backend)
+    assert run(load_workflow(file)) == "tea of tea of mint"
+    assert kettle.told == ["open", "call", "call", "close"]
+    file.write_text(text.replace("NAME", "broken") + "output: '{more}'\n", encoding="utf-8")
+    with pytest.raises(PluginError, match="step 'broken' raised SystemExit"):
+        run(load_workflow(file))
+    assert kettle.told == ["open", "call", "call", "close", "open", "call", "close"]
