@@ -13,6 +13,7 @@ __all__ = [
     "ADDRESS",
     "DOLLARS",
     "FUNCTIONS",
+    "LABEL",
     "JOURNAL",
     "MIDDLEWARE",
     "MODEL",
@@ -96,6 +97,7 @@ MODEL_OR_DEFAULT = _text(
     '"default" (all models) or provider:model, such as openai:gpt-5-mini', r"default|[^\s:]+:\S+"
 )
 WORD = _text("a name without spaces, in ASCII", r"[!-~]+")
+LABEL = _text("a name of letters, digits, _, - and ., at most 100", r"\w[\w.-]{0,99}")
 PATH = _text("the path of a file", r".*\S.*")
 JOURNAL = Rule(
     "the path of a file, or a journal",

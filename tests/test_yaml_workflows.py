@@ -370,6 +370,18 @@ def test_values_are_never_read_as_references(load: Load) -> None:
     assert mock.requests[0].messages[-1].content == f"About {hostile}"
 
 
+def test_inputs_and_steps_may_be_called_as_parameters_are(load: Load) -> None:
+    """Of Python's own functions, and of ours."""
+    mock = mocked(lambda r: r.messages[-1].content)
+    names = ["self", "fn", "args", "kwargs", "llm", "name", "steps", "inputs", "prompt", "end"]
+    inputs = ", ".join(f"{name}: str" for name in names)
+    brief = load(
+        f"inputs: {{{inputs}}}\nsteps: {{output: {{prompt: '{''.join(f'{{{n}}}' for n in names)}'}}}}"
+    )
+    assert run(brief, **dict.fromkeys(names, "x")) == "x" * len(names)
+    assert len(mock.requests) == 1
+
+
 def test_text_from_outside_is_fenced(load: Load) -> None:
     """Where the input says so."""
     mock = mocked("x")

@@ -28,12 +28,11 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 _HINT = 'a type such as str, list[str], int | None, Literal["a", "b"] or module:Class'
 
 
-def _text(expected: str, pattern: str = r"\S", most: int = LIMIT) -> Rule:
+def _text(expected: str, most: int = LIMIT) -> Rule:
     def accepts(value: object) -> bool:
-        return isinstance(value, str) and len(value) <= most and re.search(pattern, value) is not None
+        return isinstance(value, str) and 0 < len(value.strip()) <= most
 
-    short = {} if most == LIMIT else {"maxLength": most}
-    return Rule(expected, accepts, {"type": "string", "pattern": pattern, **short})
+    return Rule(expected, accepts, {"type": "string", "pattern": r"\S", "maxLength": most})
 
 
 def _anything(expected: str, **schema: object) -> Rule:
@@ -179,7 +178,7 @@ STEP = Section(
 WORKFLOW = Section(
     WorkflowFormat,
     {
-        "name": _text("a name of letters, digits, _, - and .", r"^\w[\w.-]*$", 100),
+        "name": rules.LABEL,
         "description": _text("a text"),
         "model": rules.MODEL,
         "timeout": rules.SOME_SECONDS,
