@@ -172,7 +172,8 @@ class Journal(Protocol):
     def append(self, entries: Sequence[Entry], /) -> None:
         """Add *entries*, of any runs, in this order; when this returns they survive a kill of the process.
 
-        An entry with an empty key is about the run itself: the first one makes it known.
+        An entry with an empty key is about the run itself: the first one makes it known, and others of a run
+        that is not known are refused.
         """
         ...
 

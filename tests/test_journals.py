@@ -176,6 +176,17 @@ def test_people_can_look_into_it(journal: SQLiteJournal) -> None:
     db.close()
 
 
+def test_a_copy_that_sqlite_makes_is_a_journal(journal: SQLiteJournal) -> None:
+    """While it is in use, with what was written last."""
+    copy = journal.path.with_name("copy.db")
+    with sqlite3.connect(journal.path) as db, sqlite3.connect(copy) as other:
+        db.backup(other)
+    db.close()
+    other.close()
+    journal.append([made("b")])
+    assert SQLiteJournal(copy).read("tea-1") == (begun(), made("a"))
+
+
 def test_two_instances_in_a_process_are_one_journal(journal: SQLiteJournal) -> None:
     """They see each other's entries, and hold the same claims."""
     other = SQLiteJournal(journal.path)

@@ -38,7 +38,7 @@ def check_journal(make: Callable[[], Journal]) -> None:
     Raises:
         AssertionError: they do not; every fault is told.
     """
-    faults = [fault for check in _CHECKS for fault in _tried(check, make)]
+    faults = dict.fromkeys(fault for check in _CHECKS for fault in _tried(check, make))
     if faults:
         raise AssertionError("\n  ".join(("this journal does not keep to the protocol:", *faults)))
 
