@@ -613,7 +613,7 @@ FILES = (
 
 
 @hypothesis_settings(
-    max_examples=400,
+    max_examples=250,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -416,10 +416,11 @@ def test_data_is_read_by_the_hints_of_the_function(load: Load) -> None:
       title: {use: "yaml_steps:title_of", with: {found: {title: tea, points: [a]}}}
       list: {use: "yaml_steps:extended", with: {items: [1]}}
       seed_too: {use: "yaml_steps:extended", with: {items: {seed}}}
-    output: ["{title}", "{list}", "{seed_too}"]
+      grown: {use: "yaml_steps:grown", with: {items: [1, [2]]}}
+    output: ["{title}", "{list}", "{seed_too}", "{grown}"]
     """
     brief = load(text)
-    assert [run(brief) for _ in range(2)] == [["tea", [1, 1], [0]]] * 2
+    assert [run(brief) for _ in range(2)] == [["tea", [1, 1], [0], [1, [2], 2]]] * 2
 
 
 def test_enumerations_are_compared_by_their_values(load: Load) -> None:

@@ -99,6 +99,12 @@ def extended(items: list[int]) -> list[int]:
     return items
 
 
+def grown(items: Any) -> Any:
+    """A function without types that changes its argument."""
+    items.append(len(items))
+    return items
+
+
 def meet(text: str) -> str:
     """Return when somebody else is here at the same time."""
     TOGETHER.wait(5)

@@ -24,6 +24,8 @@ from ._values import misused
 
 __all__ = ["plan_in"]
 
+_MOST = 100
+
 
 def plan_in(path: str | PathLike[str]) -> Plan:
     """The plan in the YAML file *path*.
@@ -34,41 +36,46 @@ def plan_in(path: str | PathLike[str]) -> Plan:
     faults: list[Fault] = []
     file = Path(path)
     source = _source(file)
-    node = None
+    plan = None if isinstance(source, Fault) else _plan_of(source, file, faults)
     if isinstance(source, Fault):
         faults.append(source)
-    else:
-        node = parse(source, faults)
-        if node is None and not faults:
-            faults.append(Fault(Place(source), "found nothing; expected steps: with at least one step"))
-    plan = None if node is None else _plan(node, file, faults)
     if plan is None or faults:
         told = (process.redactor.redact(masked(text)).replace("\n", "\n  ") for text in render(faults))
-        raise DefinitionError(f"{masked(str(path))!s} can't be used:", tuple(told))
+        raise DefinitionError(f"{masked(str(file))} can't be used:", tuple(told))
     return plan
 
 
+def _plan_of(source: Source, file: Path, faults: list[Fault]) -> Plan | None:
+    node = parse(source, faults)
+    if node is not None:
+        return _plan(node, file, faults)
+    if not faults:
+        faults.append(Fault(Place(source), "found nothing; expected steps: with at least one step"))
+    return None
+
+
 def _plan(node: Node, file: Path, faults: list[Fault]) -> Plan:
-    for place in (
-        file.absolute().parent,
-        Path.cwd(),
-    ):  # behind all others: no file here hides an installed module
-        if str(place) not in sys.path:
-            sys.path.append(str(place))
+    _reach(file)
     node = without_secrets(node, process.redactor.redact, faults, names=False)
     kept = read(node, WORKFLOW, faults, "key")
     plan = read_plan(kept, re.sub(r"[^\w.-]", "_", file.stem) or "workflow", faults)
     known = {**plan.inputs, **plan.steps}
-    faults += islice((fault for text in texts(kept) for fault in misused(text, known)), 100)
+    faults += islice((fault for text in texts(kept) for fault in misused(text, known)), _MOST)
     return evolve(checked(plan, faults), file=str(file.absolute()), code=repr(kept.plain()))
+
+
+def _reach(file: Path) -> None:
+    """Let modules beside *file* and in the working directory be found, behind all others: none hides another."""
+    for place in map(str, (file.absolute().parent, Path.cwd())):
+        if place not in sys.path:
+            sys.path.append(place)
 
 
 def _source(file: Path) -> Source | Fault:
     try:
         return Source.read(file, str(file))
     except FileNotFoundError:
-        near = nearest(
-            file.name, (p.name for pattern in ("*.yaml", "*.yml") for p in file.parent.glob(pattern))
-        )
+        others = (path.name for path in file.parent.glob("*.y*ml"))
+        near = nearest(file.name, others)
         hint = f"; did you mean {file.with_name(near)}?" if near else ""
         return Fault(Place(Source(str(file), "")), f"there is no such file{hint}")

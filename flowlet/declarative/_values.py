@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any
 
 from attrs import field, frozen
@@ -72,7 +73,7 @@ class Constant:
 
     def of(self, scope: Scope) -> Any:
         """The data, made anew, so that who changes it changes nothing here."""
-        return from_json(self.data, self.taken)
+        return from_json(deepcopy(self.data), self.taken)
 
 
 @frozen
