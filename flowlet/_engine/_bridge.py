@@ -24,11 +24,14 @@ class Body(greenlet):
 
     caller: greenlet
     job: tuple[Coroutine[Any, Any, Any], Any, BaseException | None] | None
-    request: Awaitable[Any] | None
-    yielded: Any
-    returned: bool
-    result: Any
-    raised: BaseException | None
+    outcome: tuple[object, Any] | None
+    """What the resumption came to, as one of the words below and a value."""
+
+    answer: tuple[Any, BaseException | None] | None
+    """What the awaitable gave that the body asked for."""
+
+
+YIELDED, ASKED, RETURNED, RAISED = object(), object(), object(), object()
 
 
 def in_body() -> bool:
@@ -56,10 +59,11 @@ def suspend(awaitable: Awaitable[T]) -> T:
     """
     body = getcurrent()
     assert type(body) is Body
-    body.request = awaitable
+    body.outcome = ASKED, awaitable
     body.caller.switch()
-    result, error = body.result, body.raised
-    body.result = body.raised = None
+    assert body.answer is not None
+    result, error = body.answer
+    body.answer = None
     if error is not None:
         try:
             raise error
@@ -79,17 +83,16 @@ def _resume(body: Body) -> None:
     coroutine, value, error = body.job
     body.job = None
     try:
-        body.yielded = coroutine.send(value) if error is None else coroutine.throw(error)
+        body.outcome = YIELDED, coroutine.send(value) if error is None else coroutine.throw(error)
     except StopIteration as stop:
-        body.returned, body.result = True, stop.value
+        body.outcome = RETURNED, stop.value
     except BaseException as exc:  # noqa: BLE001 -- carried across as a value
-        body.raised = exc
+        body.outcome = RAISED, exc
 
 
 def _new_body() -> Body:
     body = Body(interruptible(_serve))
-    body.request = body.yielded = body.result = body.raised = body.job = None
-    body.returned = False
+    body.job = body.outcome = body.answer = None
     return body
 
 
@@ -114,30 +117,30 @@ class Drive:
             body.caller = here = getcurrent()
             body.gr_context = here.gr_context  # a greenlet has its own context: share the task's
             body.switch()
-            while body.request is not None:
-                request, body.request = body.request, None
+            came, found = cast("tuple[object, Any]", body.outcome)
+            while came is ASKED:
+                body.outcome = None
                 try:
-                    body.result = yield from request.__await__()
+                    body.answer = (yield from found.__await__()), None
                 except BaseException as exc:  # noqa: BLE001 -- raised again in the body
-                    body.raised = exc
-                del request
+                    body.answer = None, exc
+                found = None
                 body.caller = getcurrent()
                 body.switch()
-            yielded, result, error, returned = body.yielded, body.result, body.raised, body.returned
-            body.yielded = body.result = body.raised = None
-            body.returned = False
+                came, found = cast("tuple[object, Any]", body.outcome)
+            body.outcome = None
             if len(pool) < _POOL_SIZE:
                 pool.append(body)
             del body, here
-            if returned:
-                return result
-            if error is not None:
+            if came is RETURNED:
+                return found
+            if came is RAISED:
                 try:
-                    raise error
+                    raise found
                 finally:
-                    del error
+                    del found
             try:
-                value = yield yielded
+                value = yield found
             except BaseException as exc:  # noqa: BLE001 -- thrown into the body
                 error = exc
-            del yielded, result
+            del found
