@@ -41,7 +41,7 @@ def function_in(module: ModuleType, place: str, name: str) -> Function:
     Raises:
         InputError: there is none; the message says what there is.
     """
-    found = vars(module).get(name)
+    found = getattr(module, name, None)
     if found is None:
         hint = nearest(name, runnable(module))
         meant = f"; did you mean {place}:{hint}?" if hint else ""

@@ -45,7 +45,9 @@ def function_of(target: str) -> Function:
     except (InputError, Unloadable) as exc:
         raise Unusable(told_of(exc)) from exc
     except PluginError as exc:
-        raise Unusable(f"{exc}; a function of yours is written module:function") from exc
+        place, _, name = target.rpartition(".")
+        own = f"did you mean {place}:{name}?" if place else "a function of yours is written module:function"
+        raise Unusable(f"{exc}; {own}") from exc
 
 
 def as_step(fn: Function, name: str, options: Mapping[str, Any]) -> Function:

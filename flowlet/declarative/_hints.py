@@ -144,7 +144,7 @@ def _imported(tokens: Tokens, token: Token) -> Any:
         module = imported(place)
     except (InputError, Unloadable) as exc:
         raise tokens.misread(told_of(exc), token, told=False) from exc
-    found = vars(module).get(name)
+    found = getattr(module, name, None)  # also what a module gives only when it is asked
     if isinstance(found, type | TypeAliasType) or get_origin(found) is not None:
         return found
     classes = [n for n, value in vars(module).items() if isinstance(value, type) and not n.startswith("_")]
