@@ -174,7 +174,10 @@ class Server:
         while (line := reader.readline().strip()) != b"":
             name, _, value = line.decode("latin-1").partition(":")
             headers[name.lower()] = value.strip()
-        body = reader.read(int(headers.get("content-length", "0")))
+        length = int(headers.get("content-length", "0"))
+        body = reader.read(length)
+        if len(body) < length:  # the client left while it was sending
+            raise Closed
         with self.lock:
             received = Received(
                 method, path, headers, body, time.monotonic(), wire.number, len(self.requests) + 1
