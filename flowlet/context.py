@@ -82,6 +82,20 @@ class Frame:
         )
 
 
+class Lane(Frame):
+    """The place of one of several calls that are made at once; *key* tells it from the others, in the journal."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, frame: Frame, scope: Scope, key: str) -> None:
+        super().__init__(frame.run, scope, frame.index)
+        self.key = key
+
+    def below(self, scope: Scope) -> Frame:
+        """Make the frame of a part of this one."""
+        return Lane(self, scope, self.key)
+
+
 class StepRecord(Frame):
     """One call of a step: the frame its body runs in, and what is known of it."""
 
@@ -188,7 +202,7 @@ class RunRecord:
         self.fetched = False
         self.handle: Any = None
         self.port: Any = None
-        self.origin: tuple[object, object] | None = None
+        self.origin: object = None
         self._callbacks: list[Callable[[], object]] | None = None
         self.launched = False
         self.limit: Any = None

@@ -13,7 +13,7 @@ import anyio
 from ..context import Frame, RunRecord, current
 from ..protocols import RunCall
 from ..settings import process
-from ._bridge import Drive, in_body
+from ._bridge import driven, in_body
 from ._crossing import SETTLE, grace_of, park
 from ._dropped import refuse_dropped
 from ._failures import awaited
@@ -152,7 +152,7 @@ async def _aexecuted(
 ) -> Any:
     try:
         coroutine = _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
-        result = await (coroutine if in_body() else Drive(coroutine, port))
+        result = await (coroutine if in_body() else driven(coroutine, port))
         awaited(result, run.workflow)
         refuse_dropped(run)
         if run.open_children:

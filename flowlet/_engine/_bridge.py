@@ -7,6 +7,7 @@ back. Between resumptions no greenlet is held. This is the only file that knows 
 
 from __future__ import annotations
 
+import types
 from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar, cast
@@ -96,51 +97,43 @@ def _new_body() -> Body:
     return body
 
 
-class Drive:
-    """Awaits the coroutine of a body so that plain calls in it can be suspended."""
-
-    __slots__ = ("_coroutine", "_port")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], port: Port) -> None:
-        self._coroutine = coroutine
-        self._port = port
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        """Resume the body until it returns or raises."""
-        pool: list[Body] = self._port.greenlets
-        value: Any = None
-        error: BaseException | None = None
-        while True:
-            body = pool.pop() if pool else _new_body()
-            body.job = (self._coroutine, value, error)
-            value = error = None
-            body.caller = here = getcurrent()
-            body.gr_context = here.gr_context  # a greenlet has its own context: share the task's
+@types.coroutine
+def driven(coroutine: Coroutine[Any, Any, Any], port: Port) -> Generator[Any, Any, Any]:
+    """Await the coroutine of a body so that plain calls in it can be suspended: resume it until it ends."""
+    pool: list[Body] = port.greenlets
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        body = pool.pop() if pool else _new_body()
+        body.job = (coroutine, value, error)
+        value = error = None
+        body.caller = here = getcurrent()
+        body.gr_context = here.gr_context  # a greenlet has its own context: share the task's
+        body.switch()
+        came, found = cast("tuple[object, Any]", body.outcome)
+        while came is ASKED:
+            body.outcome = None
+            try:
+                body.answer = (yield from found.__await__()), None
+            except BaseException as exc:  # noqa: BLE001 -- raised again in the body
+                body.answer = None, exc
+            found = None
+            body.caller = getcurrent()
             body.switch()
             came, found = cast("tuple[object, Any]", body.outcome)
-            while came is ASKED:
-                body.outcome = None
-                try:
-                    body.answer = (yield from found.__await__()), None
-                except BaseException as exc:  # noqa: BLE001 -- raised again in the body
-                    body.answer = None, exc
-                found = None
-                body.caller = getcurrent()
-                body.switch()
-                came, found = cast("tuple[object, Any]", body.outcome)
-            body.outcome = None
-            if len(pool) < _POOL_SIZE:
-                pool.append(body)
-            del body, here
-            if came is RETURNED:
-                return found
-            if came is RAISED:
-                try:
-                    raise found
-                finally:
-                    del found
+        body.outcome = None
+        if len(pool) < _POOL_SIZE:
+            pool.append(body)
+        del body, here
+        if came is RETURNED:
+            return found
+        if came is RAISED:
             try:
-                value = yield found
-            except BaseException as exc:  # noqa: BLE001 -- thrown into the body
-                error = exc
-            del found
+                raise found
+            finally:
+                del found
+        try:
+            value = yield found
+        except BaseException as exc:  # noqa: BLE001 -- thrown into the body
+            error = exc
+        del found

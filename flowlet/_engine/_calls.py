@@ -12,7 +12,7 @@ from ..errors import BridgeError, RunStopped
 from ..settings import process
 from ..specs import Spec, bare, is_async, spec_of
 from ._bodies import drive, inline
-from ._bridge import Drive, in_body, suspend
+from ._bridge import driven, in_body, suspend
 from ._crossing import in_thread, on_loop
 from ._exit import Background
 from ._failures import ASYNC_CODE, check_callable, no_bridge
@@ -142,7 +142,7 @@ async def _ended_in_thread(
 async def _arun_inside(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame) -> Any:
     if is_async(fn):
         coroutine = fn(*args, **kwargs)
-        return await (coroutine if in_body() else Drive(coroutine, current_port()))
+        return await (coroutine if in_body() else driven(coroutine, current_port()))
     spec = spec_of(fn)
     if spec is None:
         job = await in_thread(frame.below(frame.scope), fn, args, kwargs)

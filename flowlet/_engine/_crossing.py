@@ -19,7 +19,7 @@ from ..context import Frame, current
 from ..errors import FlowletError, RunStopped
 from ..events import ThreadAbandoned
 from ..settings import process
-from ._bridge import Drive
+from ._bridge import driven
 from ._loops import Port, current_port, library
 from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
@@ -208,7 +208,7 @@ class LoopCall:
 
     async def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
-            self.result = await Drive(self.fn(*args, **kwargs), self.port)
+            self.result = await driven(self.fn(*args, **kwargs), self.port)
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:  # noqa: BLE001 -- handed on to whoever waits

@@ -17,7 +17,7 @@ from ..context import Frame, current, here
 from ..errors import BridgeError, RunStopped
 from ..settings import process
 from ..specs import is_async
-from ._bridge import Drive, in_body, suspend
+from ._bridge import driven, in_body, suspend
 from ._crossing import in_thread, on_loop, park, port_at, settle
 from ._failures import awaited
 from ._handle import Run, record_of
@@ -36,6 +36,7 @@ class _Fan:
         self.scope = Scope(self.frame.scope.run_id, self.frame.scope)
         self.place = self.frame.below(self.scope)
         values = list(items)
+        self._lanes = _lanes(self.place, values)
         self.results: list[Any] = [_UNFILLED] * len(values)
         self._left = iter(enumerate(values))
         self._lock = threading.Lock()
@@ -45,6 +46,10 @@ class _Fan:
         """What to do next, or None when all is begun or one has failed."""
         with self._lock:
             return None if self.scope.reason is not None else next(self._left, None)
+
+    def place_of(self, index: int) -> Frame:
+        """The place of one call."""
+        return self.place if self._lanes is None else self._lanes[index]
 
     def fail(self, exc: BaseException) -> None:
         """Remember the first failure and end the rest."""
@@ -69,6 +74,14 @@ class _Fan:
         if any(result is _UNFILLED for result in self.results):
             raise RunStopped(self.scope.run_id, self.scope.reason or "cancelled")
         return self.results
+
+
+def _lanes(place: Frame, items: Sequence[Any]) -> Sequence[Frame] | None:
+    if place.run is None or place.run.place is None:
+        return None
+    from ._places import lanes  # imported with the first run that is journalled
+
+    return lanes(place, items)
 
 
 def map_in_threads(fn: Function, items: Iterable[Any], max_concurrency: int) -> list[Any]:
@@ -112,7 +125,7 @@ def _run_workers(fan: _Fan, fn: Function, workers: int) -> None:
         while (task := fan.next()) is not None:
             index, item = task
             try:
-                fan.results[index] = context.copy().run(_enter, fan.place, fn, item)
+                fan.results[index] = context.copy().run(_enter, fan.place_of(index), fn, item)
             except BaseException as exc:  # noqa: BLE001 -- raised by finish()
                 fan.fail(exc)
 
@@ -149,7 +162,7 @@ async def map_in_tasks(fn: Function, items: Iterable[Any], max_concurrency: int)
     call = _caller(fn, port)
 
     async def one(index: int, item: Any) -> None:
-        current.set(fan.place)
+        current.set(fan.place_of(index))
         try:
             fan.results[index] = await call(item)
         except BaseException as exc:
@@ -188,7 +201,7 @@ def _asked_for(exc: BaseException, scope: Scope) -> bool:
 
 def _caller(fn: Function, port: Port) -> Callable[[Any], Awaitable[Any]]:
     async def in_task(item: Any) -> Any:
-        return await Drive(fn(item), port)
+        return await driven(fn(item), port)
 
     async def on_thread(item: Any) -> Any:
         frame = here()

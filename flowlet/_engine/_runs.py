@@ -48,9 +48,9 @@ class Recent:
         return next((run for run in reversed(self.runs.copy()) if run.origin == origin), None)
 
 
-def _origin() -> tuple[object, object]:
+def _origin() -> object:
     # each cell of a notebook is a task of its own, but one person's thread of work
-    return _thread.token, None if in_ipython() else task_identity()
+    return (None if in_ipython() else task_identity()) or _thread.token
 
 
 def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame | None) -> RunRecord:

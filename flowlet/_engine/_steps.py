@@ -16,7 +16,7 @@ from .._tracebacks import conceal
 from ..context import Frame, RunRecord, StepRecord, current
 from ..errors import RunStopped
 from ..specs import Spec
-from ._bridge import Drive, in_body, suspend
+from ._bridge import driven, in_body, suspend
 from ._crossing import in_thread
 from ._failures import ASYNC_CODE, failed, no_bridge, refuse_unawaited
 from ._loops import current_port, running_loop
@@ -83,7 +83,7 @@ def async_step(spec: Spec, fn: Function) -> Function:
                 _check_outside(frame)
                 return await fn(*args, **kwargs)
             if not in_body():
-                return await Drive(call(*args, **kwargs), current_port())
+                return await driven(call(*args, **kwargs), current_port())
             for arg in (*args, *kwargs.values()) if kwargs else args:
                 if type(arg) is CoroutineType:
                     refuse_unawaited(arg, name)  # pyright: ignore[reportUnknownArgumentType]
