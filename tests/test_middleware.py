@@ -2,6 +2,8 @@
 
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from flowlet import (
     PluginError,
     RunCall,
     StepCall,
+    WorkflowTimeout,
     arun,
     configure,
     register_middleware,
@@ -301,3 +304,30 @@ def test_a_broken_one_fails_the_runs_that_name_it(site: Path, heard: Heard) -> N
     assert run(lambda: 1) == 1
     (event,) = heard.of(PluginFailed)
     assert (event.plugin, event.distribution, event.version) == ("middleware told", "tea-told", "1.2")
+
+
+@pytest.mark.parametrize("colour", ["def", "async def"])
+@pytest.mark.parametrize("body", ["def", "async def"])
+def test_one_that_hangs_ends_with_the_run(colour: str, body: str, background: str) -> None:
+    """By the deadline of that run; others go on."""
+    free = threading.Event()
+
+    def stuck(call, next):
+        free.wait(PATIENCE)
+
+    async def astuck(call, next):
+        await anyio.sleep(PATIENCE)
+
+    async def abody() -> str:
+        return await aask("x")
+
+    register_middleware("stuck", stuck if colour == "def" else astuck)
+    fn = workflow((lambda: ask("x")) if body == "def" else abody)
+    started = time.monotonic()
+    try:
+        with pytest.raises(WorkflowTimeout):
+            run(with_options(fn, middleware="stuck", timeout=0.1))
+        assert time.monotonic() - started < PATIENCE / 2
+        assert run(fn) == "tea"
+    finally:
+        free.set()

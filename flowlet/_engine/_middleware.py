@@ -69,38 +69,55 @@ def _named(name: str) -> Callable[..., Any]:
     return middleware_named(name)
 
 
-class _Passing:
-    """Tells what a middleware raised itself from what came to it out of ``next``."""
+class _Own:
+    """A block in which a middleware runs. What it raises itself is attributed to it, what comes out of ``next`` is not."""
 
-    __slots__ = ("_came",)
+    __slots__ = ("_call", "_middleware", "passing")
+
+    def __init__(self, middleware: Callable[..., Any], call: Any) -> None:
+        self._middleware = middleware
+        self._call = call
+        self.passing = _Passing()
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        came = self.passing.came.copy()
+        self.passing.came.clear()  # no cycle from the traceback back to here
+        if exc is None or any(one is exc for one in came):
+            return
+        from ._isolation import blamed_middleware  # only failures need it
+
+        seen = blamed_middleware(self._middleware, self._call, exc)
+        if seen is not exc:
+            raise seen from exc
+
+
+class _Passing:
+    """A block around ``next``, which remembers what came out of it."""
+
+    __slots__ = ("came",)
 
     def __init__(self) -> None:
-        self._came: list[BaseException] = []
+        self.came: list[BaseException] = []
 
     def __enter__(self) -> None:
         return
 
     def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
         if exc is not None:
-            self._came.append(exc)
-
-    def seen(self, middleware: Callable[..., Any], call: Any, exc: BaseException) -> BaseException:
-        """What the caller is to see of *exc*, which left *middleware*."""
-        came, self._came = self._came, []  # no cycle from the traceback back to here
-        if any(one is exc for one in came):
-            return exc
-        from ._isolation import blamed_middleware  # only failures need it
-
-        return blamed_middleware(middleware, call, exc)
+            self.came.append(exc)
 
 
-def _fitting(middleware: Callable[..., Any], call: Any, result: Any) -> Any:
+def _fitting(middleware: Callable[..., Any], call: Any, result: object) -> object:
     """Give the result of a middleware, if the caller can use it.
 
     Raises:
         PluginError: a model call gave no completion.
     """
-    if type(call) is not ModelCall or type(result) is CoroutineType:
+    kind: type = type(result)
+    if type(call) is not ModelCall or kind is CoroutineType:
         return result
     from ..messages import Completion  # not with this module, which every program loads
 
@@ -124,10 +141,10 @@ def through(
     if not middleware:
         return last(call)
     first, rest = middleware[0], middleware[1:]
-    passing = _Passing()
+    own = _Own(first, call)
 
     def following(call: Any) -> Any:
-        with passing:
+        with own.passing:
             return through(rest, call, last, frame, port)
 
     async def afollowing(call: Any) -> Any:
@@ -135,16 +152,11 @@ def through(
         return job.outcome()
 
     afollowing.__qualname__ = "next"  # in the message about one that was not awaited
-    try:
+    with own:
         if _is_async(first):
             result = on_loop(frame.below(frame.scope), port(), first, (call, afollowing))
         else:
             result = first(call, following)
-    except BaseException as exc:
-        seen = passing.seen(first, call, exc)
-        if seen is exc:
-            raise
-        raise seen from exc
     return _fitting(first, call, result)
 
 
@@ -154,25 +166,20 @@ async def athrough(middleware: Sequence[Callable[..., Any]], call: Any, last: An
         return await last(call)
     first, rest = middleware[0], middleware[1:]
     port = current_port()
-    passing = _Passing()
+    own = _Own(first, call)
 
     async def afollowing(call: Any) -> Any:
-        with passing:
+        with own.passing:
             return await athrough(rest, call, last, frame)
 
     def following(call: Any) -> Any:
         return on_loop(frame.below(frame.scope), port, afollowing, (call,))
 
     afollowing.__qualname__ = "next"  # in the message about one that was not awaited
-    try:
+    with own:
         if _is_async(first):
             result = await first(call, afollowing)
         else:
             job = await in_thread(frame.below(frame.scope), first, (call, following), {})
             result = job.outcome()
-    except BaseException as exc:
-        seen = passing.seen(first, call, exc)
-        if seen is exc:
-            raise
-        raise seen from exc
     return _fitting(first, call, result)
