@@ -132,13 +132,26 @@ async def aone(x: int) -> int:
     return await ainc(x)
 
 
-def thread_hop() -> Callable[[], object]:
+Cores = set[int]
+
+
+def pin(cores: Cores | None) -> None:
+    """Keep this thread on *cores*."""
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+
+
+pinned = with_options(workflow(pin), timeout=10)  # on the worker thread that the next run has, too
+
+
+def thread_hop(cores: Cores | None) -> Callable[[], object]:
     """The barest way to have another thread do something and wait for it."""
     asked, answered = threading.Lock(), threading.Lock()
     asked.acquire()
     answered.acquire()
 
     def serve() -> None:
+        pin(cores)
         while True:
             asked.acquire()
             bare_inc(1)
@@ -156,12 +169,7 @@ def runs() -> None:
     run(one, 1)
     plain = median([seconds(lambda: run(one, 1), times(2000)) for _ in range(ROUNDS)])
     row("run() of a one-step def workflow", _us(plain), "15 µs")
-    limited, hop = with_options(one, timeout=10), thread_hop()
-    run(limited, 1)
-    ratios = [
-        seconds(lambda: run(limited, 1), times(2000)) / seconds(hop, times(2000)) for _ in range(ROUNDS)
-    ]
-    row("the same with a timeout", f"{median(ratios):.1f} × a bare thread hop", "1.5 ×")
+    limited_runs()
     for backend in ("asyncio", "trio"):
         on = with_options(aone, backend=backend)
         run(on, 1)
@@ -171,6 +179,33 @@ def runs() -> None:
             for _ in range(ROUNDS)
         ]
         row(f"run() of a one-step async workflow, {backend}", f"{median(ratios):.2f} × anyio.run", "1.5 ×")
+
+
+def limited_runs() -> None:
+    """What a timeout costs, which puts the body on another thread: where a system places two threads counts most."""
+    places: list[tuple[str, Cores | None, Cores | None]] = [("where the system puts the threads", None, None)]
+    every = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+    if every:
+        places.append(("on one core", {min(every)}, {min(every)}))
+    if len(every) > 1:
+        places.append(("on two cores", {min(every)}, {max(every)}))
+    for where, caller, worker in places:
+        pin(caller)
+        run(pinned, worker)
+        took, ratio = over_a_hop(thread_hop(worker))
+        row(f"the same with a timeout, {where}", f"{_us(took)}, {ratio:.2f} × a bare thread hop", "1.5 ×")
+    if every:
+        pin(every)
+        run(pinned, every)
+
+
+def over_a_hop(hop: Callable[[], object]) -> tuple[float, float]:
+    limited = with_options(one, timeout=10)
+    run(limited, 1), hop()
+    pairs = [
+        (seconds(lambda: run(limited, 1), times(500)), seconds(hop, times(500))) for _ in range(4 * ROUNDS)
+    ]
+    return median([ours for ours, _ in pairs]), median([ours / theirs for ours, theirs in pairs])
 
 
 # --- many at once --------------------------------------------------------------------------------
@@ -196,9 +231,7 @@ async def bare_three(x: int) -> int:
     return await bare_pausing(await bare_pausing(await bare_pausing(x)))
 
 
-async def at_once(
-    call: Callable[[], Awaitable[Any]], count: int, clock: Clock = time.perf_counter
-) -> float:
+async def at_once(call: Callable[[], Awaitable[Any]], count: int, clock: Clock = time.perf_counter) -> float:
     """Seconds for each of *count* calls that go on at once."""
     began = clock()
     async with anyio.create_task_group() as group:
