@@ -17,6 +17,7 @@ from flowlet import (
     ProviderError,
     Run,
     RunCancelled,
+    WorkflowTimeout,
     apmap,
     arun,
     configure,
@@ -27,6 +28,7 @@ from flowlet import (
     start,
     step,
     usage,
+    with_options,
     workflow,
 )
 from flowlet._engine._handle import record_of
@@ -225,6 +227,31 @@ def test_a_run_that_was_cancelled_before_its_start_does_nothing(colour, trap, ba
     heard.wait(RunFinished, 2)
     assert entered == []
     assert len(heard.of(RunStarted)) == 1
+
+
+@pytest.mark.parametrize("timeout", [PATIENCE, 0.05])
+def test_a_queued_run_that_ends_wakes_the_thread_that_waits_for_it(timeout, trap):
+    """Cancelled or late before a worker thread is free: ``run`` returns without one."""
+    configure(max_threads=1)
+    start(trap.sleep)
+    trap.wait_entered()
+    raised: list[BaseException] = []
+
+    def waits_for_it() -> None:
+        with pytest.raises((RunCancelled, WorkflowTimeout)) as caught:
+            run(with_options(queued, timeout=timeout))
+        raised.append(caught.value)
+
+    def queued() -> None:
+        raise AssertionError("it never begins")
+
+    thread = threading.Thread(target=waits_for_it)
+    thread.start()
+    until(lambda: any(handle.workflow.endswith("queued") for handle in runs()))
+    if timeout == PATIENCE:
+        assert next(handle for handle in runs() if handle.workflow.endswith("queued")).cancel()
+    thread.join(2)
+    assert [type(error) for error in raised] == [RunCancelled if timeout == PATIENCE else WorkflowTimeout]
 
 
 @COLOURS
