@@ -36,6 +36,8 @@ _WAYS: dict[int, tuple[str, str]] = {
     ),
 }
 _DAMAGED = "it is damaged", "restore it from a copy, or move it away to begin a new one"
+_SIGNS = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
+_OTHER = "SQLite fails", "when that has passed, resume the run"
 
 
 def fault(path: Path, found: str, do: str) -> JournalError:
@@ -58,8 +60,13 @@ def told(path: Path) -> Generator[None]:
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as exc:  # the second where SQLite quotes what is damaged
-        code: int | None = getattr(exc, "sqlite_errorcode", None)
-        found, do = _DAMAGED if code is None else _WAYS.get(code & 0xFF, _DAMAGED)
+        found, do = _way(getattr(exc, "sqlite_errorcode", None))
         raise fault(path, f"{found} ({exc})", do) from exc
     except OSError as exc:
         raise fault(path, f"{exc.strerror or exc}", "mend that, then resume the run") from exc
+
+
+def _way(code: int | None) -> tuple[str, str]:
+    """Tell what a code of SQLite means, and what to do."""
+    kind = None if code is None else code & 0xFF
+    return _DAMAGED if kind is None or kind in _SIGNS else _WAYS.get(kind, _OTHER)

@@ -8,32 +8,34 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakSet
 
 from ..settings import process
 from ._faults import fault, told
 from ._opening import connect, create
+from ._trail import Trail
 
 __all__ = ["JournalFile"]
 
 _SEEN = 1000
+"""How many trails are remembered at most."""
 
-_files: WeakSet[JournalFile] = WeakSet()
-_kept: list[JournalFile] = []
+_files: WeakSet[JournalFile] = WeakSet()  # of this process and its children: a fork keeps them
+_locked: list[JournalFile] = []  # while a fork goes on
 
 
 class JournalFile:
     """The database at *path*, for one thread at a time. Whoever comes next after a fault opens it again.
 
-    *seen* is for what need not be read again: it is emptied when another connection has written, and when
-    something went wrong.
+    *seen* keeps the ends of trails, which then need not be read again; it is emptied when another connection
+    has written, and when something went wrong.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lock = threading.Lock()
-        self.seen: dict[str, Any] = {}
+        self.seen: dict[str, Trail] = {}
         self._version: object = None
         self._db: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
@@ -107,16 +109,16 @@ class JournalFile:
 
 def _before_fork() -> None:
     with process.lock:
-        _kept[:] = _files
-    for file in _kept:
+        _locked[:] = _files
+    for file in _locked:
         file.lock.acquire()
         file.shut()
 
 
 def _after_fork() -> None:
-    for file in _kept:
+    for file in _locked:
         file.lock.release()
-    _kept.clear()
+    _locked.clear()
 
 
 def _at_end() -> None:

@@ -45,8 +45,12 @@ else:
 
     PLACES = 2**62
 
-    _LINUX = sys.platform.startswith("linux")
-    _FLOCK = "hhqqi" if _LINUX else "qqihh"
+    # struct flock, whose members every system puts in an order of its own
+    _FORMAT, _ORDER = (
+        ("hhqqi", ("kind", "whence", "start", "length", "process"))
+        if sys.platform.startswith("linux")
+        else ("qqihh", ("start", "length", "process", "kind", "whence"))
+    )
 
     def lock(file: int, place: int) -> bool:
         """Lock the byte at *place*; False when another process has it."""
@@ -65,17 +69,8 @@ else:
 
         A *length* of 0 is all bytes from *place* on.
         """
-        asked = (fcntl.F_WRLCK, os.SEEK_SET, place, length, 0)
-        found = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(_FLOCK, *_order(asked))))
-        kind, _, _, _, process = _back(found)
-        return None if kind == fcntl.F_UNLCK else max(process, 0)
-
-    def _order(flock: tuple[int, ...]) -> tuple[int, ...]:
-        kind, whence, start, length, process = flock
-        return flock if _LINUX else (start, length, process, kind, whence)
-
-    def _back(flock: tuple[int, ...]) -> tuple[int, ...]:
-        if _LINUX:
-            return flock
-        start, length, process, kind, whence = flock
-        return kind, whence, start, length, process
+        asked = {"kind": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": place, "length": length, "process": 0}
+        packed = struct.pack(_FORMAT, *(asked[name] for name in _ORDER))
+        found = struct.unpack(_FORMAT, fcntl.fcntl(file, fcntl.F_GETLK, packed))
+        told = dict(zip(_ORDER, found, strict=True))
+        return None if told["kind"] == fcntl.F_UNLCK else max(told["process"], 0)
