@@ -63,7 +63,9 @@ class Plugins:
             PluginError: it is broken.
         """
         key = kind, name
-        if key in self._broken and key in self.known() and key in self._broken:
+        if key in self._broken:
+            self.known()  # it may have been installed anew
+        if key in self._broken:
             raise PluginError(self._broken[key])
         found = self._loaded.get(key)
         if found is not None:

@@ -1,4 +1,4 @@
-"""Steps by name, of your own and of installed packages."""
+"""Steps and middleware by name, of your own and of installed packages."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from ._engine import _lifetimes
 from ._engine._failures import awaited
 from ._engine._isolation import Blame
 from ._engine._options import check_inputs, check_result
-from ._entry_points import Kind, Plugin
+from ._entry_points import Plugin
 from ._fingerprint import CODE_ATTRIBUTE, fingerprint
 from ._functions import build
-from ._plugins import Found, Plugins, find, middleware_named, provider_named, register, unknown
+from ._plugins import Found, Plugins, find, register, unknown
 from .errors import DefinitionError, InputError, PluginError
-from .llm import Builtin
 from .protocols import Middleware
 from .settings import process
 from .specs import Spec, is_async, spec_of
@@ -83,47 +82,6 @@ def get_step(name: str) -> Callable[..., Any]:
     return known[1]
 
 
-@frozen
-class Listed:
-    """A plugin that there is: who it is, where it comes from, and why it can't be used, if it can't."""
-
-    plugin: Plugin
-    source: str
-    fault: str | None = None
-
-
-def listed() -> list[Listed]:
-    """All providers, steps and middleware that have a name, each loaded to see whether it can be used."""
-    found = [Listed(Plugin("provider", name, target="flowlet"), "built in") for name in Builtin.names]
-    found += [
-        Listed(Plugin("provider", name, target=type(one).__qualname__), "registered")
-        for name, one in process.settings.providers.items()
-    ]
-    found += [Listed(one.plugin, "registered") for one in process.registered.values()]
-    taken = {(one.plugin.kind, one.plugin.name) for one in found}
-    for key, entries in process.of(Plugins).known().items():
-        plugin = entries[0].plugin
-        fault = "what is built in or registered has this name" if key in taken else _fault(plugin)
-        found += [Listed(entry.plugin, str(entry.plugin.source), fault) for entry in entries]
-    return sorted(found, key=lambda one: (_KINDS.index(one.plugin.kind), one.plugin.name))
-
-
-_KINDS: tuple[Kind, ...] = ("provider", "step", "middleware")
-_GETS: dict[Kind, Callable[[str], object]] = {
-    "provider": provider_named,
-    "step": lambda name: get_step(name),
-    "middleware": middleware_named,
-}
-
-
-def _fault(plugin: Plugin) -> str | None:
-    try:
-        _GETS[plugin.kind](plugin.name)
-    except PluginError as exc:
-        return str(exc).removeprefix(f"{plugin} can't be used: ")
-    return None
-
-
 def _no_step(value: Any) -> str | None:
     """Say why *value* can't be a step, and what can."""
     if not callable(value):
@@ -134,7 +92,7 @@ def _no_step(value: Any) -> str | None:
     if missing:
         instead = "; register an object of it, or a function, where nothing is to be opened"
         return f"{_name(value)} has no {' and no '.join(missing)}{instead}"
-    lifetime = getattr(value, "lifetime", "run")
+    lifetime: Literal["run", "process"] = getattr(value, "lifetime", "run")
     if lifetime not in _LIFETIMES:
         return f'{_name(value)}.lifetime is {lifetime!r}, expected "run" or "process"'
     return None
@@ -161,7 +119,8 @@ def _spec(found: Found) -> Spec:
         return Spec("step", _guarded(found.plugin, value, value), name, is_async(value))
     is_class = isinstance(value, type)
     make = value if is_class else lambda: value
-    recipe = _lifetimes.Recipe(found.plugin, make, getattr(value, "lifetime", "run"))
+    lifetime = getattr(value, "lifetime", "run")
+    recipe = _lifetimes.Recipe(found.plugin, make, lifetime, is_async(value.open))
     written = value.__call__
     use = partial(_lifetimes.ause if is_async(written) else _lifetimes.use, recipe)
     return Spec("step", _guarded(found.plugin, written, use, skipped=is_class), name, is_async(written))
@@ -187,11 +146,19 @@ def _guarded(
 
     made: Any = functools.wraps(written)(acall if is_async(written) else call)
     made.__name__ = made.__qualname__ = plugin.name
-    made.__dict__.setdefault(CODE_ATTRIBUTE, fingerprint(inspect.unwrap(written)))
+    made.__dict__.setdefault(CODE_ATTRIBUTE, fingerprint(_code(written)))
     with suppress(ValueError):  # some builtins have none
         signature = inspect.signature(written)
         made.__signature__ = signature.replace(parameters=list(signature.parameters.values())[skipped:])
     return cast("Callable[..., Any]", made)
+
+
+def _code(written: Callable[..., Any]) -> Callable[..., Any]:
+    """The function whose code *written* executes."""
+    written = inspect.unwrap(written)
+    while isinstance(written, partial):
+        written = written.func
+    return written if inspect.isroutine(written) or isinstance(written, type) else type(written).__call__
 
 
 def _fitting(plugin: Plugin, fn: Callable[..., Any], result: Any) -> Any:

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from attrs import define
 
 from flowlet import (
     DefinitionError,
@@ -14,6 +16,7 @@ from flowlet import (
     configure,
     get_step,
     is_step,
+    prompt,
     register_step,
     run,
     step,
@@ -244,3 +247,43 @@ def test_check_notes_middleware_that_is_not_there(
     (tmp_path / "flowlet.yaml").write_text("model: offline\nmiddleware: [gard]\n", encoding="utf-8")
     assert main(["check"]) == 0
     assert "there is no middleware 'gard'" in capsys.readouterr().out
+
+
+# --- what may be registered ----------------------------------------------------------------------
+
+
+@define
+class Suffixed:
+    """No hash, as it can be compared."""
+
+    suffix: str
+
+    def __call__(self, leaf: str) -> str:
+        return leaf + self.suffix
+
+
+class Pot:
+    def brew(self, leaf: str) -> str:
+        return brew(leaf)
+
+
+@pytest.mark.parametrize(
+    ("value", "result"),
+    [
+        (str.upper, "MINT"),
+        (partial(brew), "tea of mint"),
+        (Suffixed("!"), "mint!"),
+        (Pot().brew, "tea of mint"),
+        (lambda leaf: leaf, "mint"),
+        (str, "mint"),
+        (workflow(lambda leaf: get_step("brew-inside")(leaf)), "tea of mint"),
+        (prompt("Say {leaf}"), "[offline] No model was asked. The prompt began:\nSay mint"),
+    ],
+    ids=["builtin", "partial", "object", "method", "lambda", "class", "workflow", "prompt"],
+)
+def test_whatever_can_be_called_is_a_step(value: object, result: str) -> None:
+    """And works in a run."""
+    configure(model="offline")
+    register_step("brew-inside", brew)
+    register_step("any", value)  # type: ignore[arg-type]
+    assert run(get_step("any"), "mint") == result

@@ -7,6 +7,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -248,7 +249,7 @@ def test_it_is_closed_after_a_deadline(kind: type[Kettle], backend: str, mode: s
     register_step("kettle", plugin)
     try:
         with pytest.raises(WorkflowTimeout):
-            running(mode, backend, "kettle", "mint", timeout=0.1)
+            running(mode, backend, "kettle", "mint", timeout=0.3)
         until(lambda: plugin.told == ["open", "close"])
     finally:
         free.set()
@@ -269,6 +270,37 @@ def test_it_is_closed_after_a_cancellation(kind: type[Kettle], background: str, 
         until(lambda: plugin.told == ["open", "close"])
     finally:
         free.set()
+
+
+@pytest.mark.parametrize("kind", [AsyncKettle, AsyncInside])
+def test_what_opens_too_late_on_a_loop_is_closed(kind: type[Kettle], background: str, soon: None) -> None:
+    """Also when it ignores its cancellation for as long as that takes."""
+    free = threading.Event()
+
+    class Slow(kind):  # type: ignore[misc, valid-type]
+        told: ClassVar[list[str]] = []
+
+    async def aopen(self: Kettle) -> None:
+        while not free.is_set():
+            with suppress(BaseException):
+                await anyio.sleep(0.01)
+        self.told.append("open")
+
+    def opens(self: Kettle) -> None:
+        free.wait(PATIENCE)
+        self.told.append("open")
+
+    Slow.open = aopen if kind is AsyncKettle else opens
+    register_step("slow", Slow)
+
+    async def body() -> str:
+        return await get_step("slow")("x")
+
+    with pytest.raises(WorkflowTimeout):
+        run(with_options(body, timeout=0.05))
+    time.sleep(0.1)
+    free.set()
+    until(lambda: Slow.told == ["open", "close"])
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

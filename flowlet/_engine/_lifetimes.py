@@ -40,6 +40,7 @@ class Recipe:
     plugin: Plugin
     make: Callable[[], Any]
     lifetime: Literal["run", "process"]
+    opens_async: bool
 
 
 class _Held:
@@ -81,10 +82,10 @@ class _Held:
             self._settle("new")
             raise
         self._settle("open")
-        if self.owner.over:  # it took longer than its run
-            if self.closes():
-                close_all([self], SETTLE)
-            raise RunStopped(self.owner.run_id, "over")
+
+    def late(self) -> list[_Held]:
+        """It alone, for the caller to close, when its owner ended while it was being opened; else nothing."""
+        return [self] if self.owner.over and self.closes() else []
 
     def closes(self) -> bool:
         """Whether it was open, and is now the caller's to close."""
@@ -144,13 +145,8 @@ class Owner:
 
     async def aclose(self, scope: Scope) -> BaseException | None:
         """Close what is open, in this task's time; answer a cancellation that came meanwhile."""
-        held = self.take()
-        if not held:
-            return None
         try:
-            with anyio.CancelScope(shield=True):
-                place = Frame(None, Scope(OUTSIDE))
-                await in_thread(place, close_all, (held, grace_of(scope) + SETTLE), {})
+            await _aclose_all(self.take(), grace_of(scope) + SETTLE)
         except BaseException as exc:  # noqa: BLE001 -- handed on
             return exc
         return None
@@ -175,7 +171,7 @@ class Lifetimes:
         """The recipe of *provider*, which lives as long as the process."""
         recipe = self.providers.get(id(provider))
         if recipe is None:
-            made = Recipe(provider_known(name), lambda: provider, "process")
+            made = Recipe(provider_known(name), lambda: provider, "process", is_async(provider.open))
             recipe = self.providers.setdefault(id(provider), made)
         return recipe
 
@@ -196,7 +192,7 @@ class Lifetimes:
 
 def use(recipe: Recipe, /, *args: Any, **kwargs: Any) -> Any:
     """Call the plugin, a sync one, which is opened first where it is not."""
-    frame = here()
+    frame = _here()
     owner, passing = _owner(recipe, frame)
     try:
         return _opened(owner.holding(recipe), frame)(*args, **kwargs)
@@ -207,7 +203,7 @@ def use(recipe: Recipe, /, *args: Any, **kwargs: Any) -> Any:
 
 async def ause(recipe: Recipe, /, *args: Any, **kwargs: Any) -> Any:
     """Call the plugin, an async one, which is opened first where it is not."""
-    frame = here()
+    frame = _here()
     owner, passing = _owner(recipe, frame)
     try:
         held = owner.holding(recipe)
@@ -230,6 +226,23 @@ async def aopen_provider(name: str, provider: Any) -> None:
     await _aopened(lifetimes.process.holding(lifetimes.of_provider(name, provider)), here())
 
 
+def _here() -> Frame:
+    """The frame of this place.
+
+    Raises:
+        RunStopped: its run is over.
+    """
+    frame = here()
+    if not frame.outside:
+        frame.scope.check()
+    return frame
+
+
+def _outside() -> Frame:
+    """A frame of no run, for what goes on when the run is over."""
+    return Frame(None, Scope(OUTSIDE))
+
+
 def _owner(recipe: Recipe, frame: Frame) -> tuple[Owner, bool]:
     """Who holds the plugin at *frame*, and whether for this call only."""
     if recipe.lifetime == "process":
@@ -246,21 +259,30 @@ def _opened(held: _Held, frame: Frame) -> Any:
         frame.scope.check()
         latch = Latch()
     if not ready:
-        with held.opening():
-            value = _made(held)
-            if _any_async(value):
-                if running_loop() is not None:
-                    raise BridgeError(
-                        f"{held.recipe.plugin} is opened on an event loop, which this call would block"
-                    )
-                held.port = _home(held, frame)
-            if is_async(value.open):
-                on_loop(frame.below(frame.scope), _needed(held.port), value.open)
-            else:
-                awaited(value.open(), f"open() of {held.recipe.plugin}")
-            held.value = value
-        frame.scope.check()
+        _open(held, frame)
+        _here()
     return held.value
+
+
+def _open(held: _Held, frame: Frame, port: Port | None = None) -> None:
+    """Open it in this thread, on the loop of *port* where it needs one; close it at once when its owner has ended.
+
+    Raises:
+        BridgeError: it needs one, and this thread has one itself.
+    """
+    with held.opening():
+        held.value = value = _made(held)
+        if _any_async(value):
+            if running_loop() is not None:
+                raise BridgeError(
+                    f"{held.recipe.plugin} needs an event loop; this call would block the one here"
+                )
+            port = held.port = port or _home(held, frame)
+        if port is not None and is_async(value.open):
+            on_loop(frame.below(frame.scope), port, value.open)
+        else:
+            awaited(value.open(), f"open() of {held.recipe.plugin}")
+    close_all(held.late(), SETTLE)
 
 
 async def _aopened(held: _Held, frame: Frame) -> Any:
@@ -269,17 +291,23 @@ async def _aopened(held: _Held, frame: Frame) -> Any:
         await waiter.wait()
         waiter = current_port().waiter()
     if not ready:
-        with held.opening():
-            value = _made(held)
-            held.port = current_port() if held.recipe.lifetime == "run" else _home(held, frame)
-            if is_async(value.open):
-                await _at(held.port, frame, value.open, (), {})
-            else:
-                job = await in_thread(frame.below(frame.scope), value.open, (), {})
-                awaited(job.outcome(), f"open() of {held.recipe.plugin}")
-            held.value = value
-        frame.scope.check()
+        await _aopen(held, frame)
+        _here()
     return held.value
+
+
+async def _aopen(held: _Held, frame: Frame) -> None:
+    """Open it on its loop, or on a worker thread, which may be left behind and then ends this by itself."""
+    port = current_port() if held.recipe.lifetime == "run" else _home(held, frame)
+    if not held.recipe.opens_async:
+        job = await in_thread(frame.below(frame.scope), _open, (held, frame, port), {})
+        job.outcome()
+        return
+    with held.opening():
+        held.port = port
+        held.value = value = _made(held)
+        await _at(port, frame, value.open, (), {})
+    await _aclose_all(held.late(), SETTLE)
 
 
 def _made(held: _Held) -> Any:
@@ -298,11 +326,6 @@ def _home(held: _Held, frame: Frame) -> Port:
     if held.recipe.lifetime == "process":
         return process.of(Runtimes).port(process.settings.backend)
     return port_at(frame)
-
-
-def _needed(port: Port | None) -> Port:
-    assert port is not None
-    return port
 
 
 async def _at(
@@ -335,10 +358,16 @@ def close_all(held: list[_Held], limit: float) -> None:
         raise came
 
 
+async def _aclose_all(held: list[_Held], limit: float) -> None:
+    """Close each while the loop goes on, whatever cancellation comes."""
+    if held:
+        with anyio.CancelScope(shield=True):
+            await in_thread(_outside(), close_all, (held, limit), {})
+
+
 def _close_in_time(held: _Held, limit: float) -> None:
-    frame = Frame(None, Scope(OUTSIDE))
     try:
-        job = in_other_thread(frame, _close, (held, limit), {}, limit + SETTLE)
+        job = in_other_thread(_outside(), _close, (held, limit), {}, limit + SETTLE)
         finished = job.finished
     except FlowletError:  # no thread can be had: the clock has one
         latch = Latch()
@@ -353,7 +382,7 @@ def _close(held: _Held, limit: float, done: Callable[[], object] = bool) -> None
     try:
         if is_async(close):
             port = held.port or process.of(Runtimes).port(process.settings.backend)
-            on_loop(Frame(None, Scope(OUTSIDE)), port, _limited, (close, limit))
+            on_loop(_outside(), port, _limited, (close, limit))
         else:
             awaited(close(), f"close() of {held.recipe.plugin}")
     except BaseException as exc:
