@@ -19,6 +19,7 @@ from ._codec import from_json
 from ._engine._writer import Journals
 from ._signature import signature_of
 from ._target import Unloadable, find, function_in
+from ._value import Shown
 from .declarative import load_workflow
 from .entries import ChangedCode, Entry, JournalledRun
 from .errors import ConfigError, InputError, JournalError
@@ -45,8 +46,8 @@ __all__ = [
 Function = Callable[..., Any]
 
 
-@frozen(slots=False)
-class RecordedRun:
+@frozen(slots=False, repr=False)
+class RecordedRun(Shown):
     """What a journal holds of a run: how it stands, and its *entries*, the oldest first."""
 
     run: JournalledRun
@@ -129,7 +130,9 @@ def _store(journal: str | PathLike[str] | Journal | None) -> Journal:
             "no journal is set. Name one: FLOWLET_JOURNAL=runs.db in the environment, journal: runs.db in "
             'flowlet.yaml, or journal="runs.db" here'
         )
-    return process.of(Journals).of(where).journal
+    writer = process.of(Journals).of(where)
+    writer.settle()
+    return writer.journal
 
 
 # --- resuming ------------------------------------------------------------------------------------

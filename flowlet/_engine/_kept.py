@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -11,6 +12,7 @@ import anyio
 from .._scope import Scope
 from ..context import OUTSIDE, Frame, FullStepRecord, RunRecord
 from ..entries import Entry
+from ..errors import RunStopped
 from ..settings import process
 from ..specs import Spec
 from ._cache import Flights, Slot, slot_of
@@ -34,6 +36,7 @@ class Kept:
         self,
         spec: Spec,
         fn: Function,
+        frame: Frame,
         record: FullStepRecord,
         run: RunRecord,
         args: tuple[Any, ...],
@@ -44,7 +47,7 @@ class Kept:
         self._memo: Memo | None = None
         self._slot = slot_of(spec, fn, record, run, args, kwargs)
         if run.place is not None:
-            self._memo = memo_of_step(spec, fn, record, run.place.session, args, kwargs)
+            self._memo = memo_of_step(spec, fn, frame, run.place.session, args, kwargs)
 
     def result(self, call: Callable[[], Any]) -> Any:
         """Give what is known, or else what *call* gives, in this thread."""
@@ -182,6 +185,8 @@ async def abody(run: RunRecord, call: Callable[[], Awaitable[Any]]) -> Any:
         result = await call()
         await memo.session.awrite(_concluded(run, memo, result))
     except GeneratorExit:  # which lets nothing be awaited
+        if memo.key == OWN:
+            memo.session.leave(memo.unfinished("cancelled") if memo.may_write else None)
         raise
     except BaseException as exc:
         entry = _broken_off(run, memo, exc)
@@ -191,7 +196,7 @@ async def abody(run: RunRecord, call: Callable[[], Awaitable[Any]]) -> Any:
         raise
     finally:
         if memo.key == OWN:
-            memo.session.close()
+            await memo.session.aclose()
     return result
 
 
@@ -207,6 +212,7 @@ def _opened(run: RunRecord, memo: Memo) -> _Value | None:
 def _begun(run: RunRecord, memo: Memo) -> Entry | None:
     """Take the run for this process, unless its result is known."""
     session = memo.session
+    run.on_end(partial(_left, run, memo))
     for look in (session.recorded, session.open):  # a result can be read while somebody else has the run
         own = look()
         if own is not None:
@@ -215,6 +221,11 @@ def _begun(run: RunRecord, memo: Memo) -> Entry | None:
                 return own[1]
     session.write(memo.opening())
     return None
+
+
+def _left(run: RunRecord, memo: Memo) -> None:
+    """Write how *run* ended and give it back, where its body has not: it goes on, or it was left behind."""
+    memo.session.leave(memo.unfinished(run.state) if memo.may_write else None)
 
 
 def _concluded(run: RunRecord, memo: Memo, result: object) -> Entry:
@@ -230,7 +241,8 @@ def _broken_off(run: RunRecord, memo: Memo, exc: BaseException) -> Entry | None:
     """What is to be written when *exc* came out of the body, if anything is."""
     if not memo.may_write:
         return None
-    if isinstance(exc, Exception) and run.scope.reason is None and not is_cancellation(exc):
+    ended_from_outside = isinstance(exc, KeyboardInterrupt | RunStopped) or is_cancellation(exc)
+    if run.scope.reason is None and not ended_from_outside:
         memo.session.check_way(run, memo.key)
         return memo.failed(exc)
     if memo.key != OWN:

@@ -14,7 +14,7 @@ from .._arguments import written
 from .._codec import from_json, to_json
 from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, digest, fingerprint
 from .._signature import Signature, signature_of
-from ..context import Frame, FullStepRecord, RunRecord, StepRecord, describe
+from ..context import Frame, FullStepRecord, Lane, RunRecord, StepRecord, describe
 from ..entries import Entry
 from ..errors import InputError, JournalError
 from ..events import CodeChanged
@@ -149,10 +149,15 @@ class Memo:
 
 @frozen(eq=False)
 class Place:
-    """Where a run is in its journal: the *key* of its body, and the *memo* of its outcome, where that is kept."""
+    """Where a run is in its journal.
+
+    *key* is that of the innermost kept call around its body, *path* what keys of calls in its body begin with;
+    *memo* is of its outcome, where that is kept.
+    """
 
     session: Session
     key: str
+    path: str
     memo: Memo | None = None
 
 
@@ -186,18 +191,32 @@ def canonical(data: Mapping[str, JsonValue]) -> str:
     return _sorted(data)
 
 
-def key_at(frame: Frame) -> str:
+def parent_at(frame: Frame) -> str:
     """The key of the innermost kept call around *frame*."""
+    assert frame.run is not None
+    place: Place | None = frame.run.place
+    assert place is not None
+    return _step_at(frame) or place.key
+
+
+def path_at(frame: Frame) -> str:
+    """What the keys of calls at *frame* begin with."""
+    assert frame.run is not None
+    place: Place | None = frame.run.place
+    assert place is not None
+    return frame.key if isinstance(frame, Lane) else _step_at(frame) or place.path
+
+
+def _step_at(frame: Frame) -> str:
+    """The key of the innermost kept step around *frame*, in its run; empty without one."""
     run, index = frame.run, frame.index
     assert run is not None
-    assert run.place is not None
     while index is not None:
         step: StepRecord = run.steps[index]
         if isinstance(step, FullStepRecord) and step.key:
             return step.key
         index = step.parent
-    place: Place = run.place
-    return place.key
+    return ""
 
 
 def memo_of_step(
@@ -213,7 +232,7 @@ def memo_of_step(
     Raises:
         InputError: the arguments don't tell it from others.
     """
-    return _memo(session, "step", spec.name, fn, key_at(frame), args, kwargs)
+    return _memo(session, "step", spec.name, fn, frame, args, kwargs)
 
 
 def memo_of_child(
@@ -226,7 +245,7 @@ def memo_of_child(
     """
     assert frame.run is not None
     assert frame.run.place is not None
-    return _memo(frame.run.place.session, "run", name, fn, key_at(frame), args, kwargs)
+    return _memo(frame.run.place.session, "run", name, fn, frame, args, kwargs)
 
 
 def _memo(
@@ -234,7 +253,7 @@ def _memo(
     kind: Literal["run", "step"],
     name: str,
     fn: Callable[..., Any],
-    parent: str,
+    frame: Frame,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Memo | None:
@@ -244,8 +263,8 @@ def _memo(
         return None
     text = canonical(data)
     shown = process.redactor.redact(text if len(text) <= SHOWN else text[:SHOWN] + "…")
-    key = session.key_of(parent, name, digest(text))
-    entry = Entry(session.run_id, key, kind, name, "running", parent, shown, code=fingerprint(fn))
+    key = session.key_of(path_at(frame), name, digest(text))
+    entry = Entry(session.run_id, key, kind, name, "running", parent_at(frame), shown, code=fingerprint(fn))
     return Memo(session, entry, signature.returns)
 
 
@@ -298,8 +317,8 @@ def memo_of_call(frame: Frame, session: Session, provider: str, request: Request
     """The memo of a model call."""
     name = f"{provider}:{request.model}"
     data = to_json(evolve(request, timeout=0.0), Request)
-    key = session.key_of(key_at(frame), name, digest(json.dumps(data, sort_keys=True)))
-    return Memo(session, Entry(session.run_id, key, "call", name, "running", key_at(frame)), Completion)
+    key = session.key_of(path_at(frame), name, digest(json.dumps(data, sort_keys=True)))
+    return Memo(session, Entry(session.run_id, key, "call", name, "running", parent_at(frame)), Completion)
 
 
 def answer_of(memo: Memo, found: Entry) -> Completion:

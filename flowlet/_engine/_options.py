@@ -90,7 +90,7 @@ def in_full(
 
     try:
         if _keeps(spec, run):
-            result = _kept()(spec, fn, record, run, args, kwargs).result(wrapped)
+            result = _kept()(spec, fn, frame, record, run, args, kwargs).result(wrapped)
         else:
             result = wrapped()
         _completed(record)
@@ -170,7 +170,7 @@ async def ain_full(
     try:
         wraps = wrapping(run.middleware, StepCall)
         if _keeps(spec, run):
-            result = await _kept()(spec, original or fn, record, run, args, kwargs).aresult(wrapped)
+            result = await _kept()(spec, original or fn, frame, record, run, args, kwargs).aresult(wrapped)
         else:
             result = await wrapped()
         if isinstance(result, Raised):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..context import Frame, RunRecord
+from .._codec import to_json
+from .._fingerprint import digest
+from ..context import Frame, Lane, RunRecord
+from ..errors import InputError
 from ..settings import process
 from ..specs import Spec
-from ._memo import Place, key_at, memo_of_child, memo_of_root
+from ._memo import Place, canonical, memo_of_child, memo_of_root, parent_at, path_at
 from ._session import OWN, Session
 from ._writer import Journals
 
@@ -25,7 +28,7 @@ def root_place(
     settings = process.settings
     where = spec.run.journal if spec.run.journal is not None else settings.journal
     session = Session(run, process.of(Journals).of(where), spec.run.changed_code or settings.changed_code)
-    return Place(session, OWN, memo_of_root(session, run, fn, args, kwargs))
+    return Place(session, OWN, OWN, memo_of_root(session, run, fn, args, kwargs))
 
 
 def child_place(
@@ -45,4 +48,24 @@ def child_place(
     assert frame.run.place is not None
     session = frame.run.place.session
     memo = None if spec is None else memo_of_child(run.workflow, fn, frame, args, kwargs)
-    return Place(session, key_at(frame) if memo is None else memo.key, memo)
+    if memo is None:
+        return Place(session, parent_at(frame), _lane(frame, [*args, kwargs]))
+    return Place(session, memo.key, memo.key, memo)
+
+
+def lanes(frame: Frame, items: Sequence[Any]) -> list[Frame]:
+    """Give each of several calls below *frame* a place of its own, whatever order they are made in."""
+    return [Lane(frame, frame.scope, _lane(frame, item)) for item in items]
+
+
+def _lane(frame: Frame, item: object) -> str:
+    """The key of a call with *item*, which is no step: the next of its equals. What is no data is like any other."""
+    assert frame.run is not None
+    assert frame.run.place is not None
+    stands_for = getattr(type(item), "__flowlet_key__", None)
+    try:
+        told = digest(canonical({"": to_json(item) if stands_for is None else stands_for(item)}))
+    except InputError:
+        told = ""
+    key: str = frame.run.place.session.key_of(path_at(frame), "", told)
+    return key

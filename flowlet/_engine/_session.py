@@ -6,16 +6,21 @@ the way of names and arguments that leads to the call, and which of several equa
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import anyio
 
 from .._fingerprint import digest
 from .._scope import Scope, guard
 from ..entries import ChangedCode, Entry
 from ..errors import JournalError, RunStopped
 from ..events import BodyDiverged
+from ._loops import current_port
 from ._writer import Writer
 
 if TYPE_CHECKING:
@@ -23,6 +28,10 @@ if TYPE_CHECKING:
 
 OWN = ""
 """The key of the run itself."""
+
+
+def _nothing() -> None:
+    return
 
 
 class Session:
@@ -40,7 +49,8 @@ class Session:
         self._unused: dict[str, dict[str, str]] = {}
         self._new: dict[str, list[str]] = {}
         self._counts: dict[tuple[str, str, str], int] = {}
-        self.is_open = False
+        self._phase: Literal["new", "open", "closed"] = "new"
+        self._process = os.getpid()
 
     # --- open and closed ---
 
@@ -60,14 +70,21 @@ class Session:
 
         Raises:
             JournalError: somebody else executes it, or the journal can't be used.
+            RunStopped: the run has ended meanwhile.
         """
+        self._writer.settle()
         owner = self.journal.claim(self.run_id)
         if owner is not None:
             raise JournalError(
                 f"run {self.run_id!r} is being executed by {owner}; when that has ended, its result can be "
                 "fetched, or the run resumed"
             )
-        self.is_open = True
+        with guard:
+            ended = self._phase == "closed"
+            self._phase = "closed" if ended else "open"
+        if ended:
+            self.journal.release(self.run_id)
+            raise RunStopped(self.run_id, "over")
         own = self.recorded()
         self.resumed = own is not None
         for entry in self._known.values():
@@ -75,11 +92,37 @@ class Session:
                 self._unused.setdefault(entry.parent, {})[entry.key] = entry.name
         return own
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the run is this process's, and not that of the process which this one was forked from."""
+        return self._phase == "open" and self._process == os.getpid()
+
     def close(self) -> None:
         """Give the run back; from here on nothing is written."""
-        if self.is_open:
-            self.is_open = False
+        with guard:
+            was_open, self._phase = self.is_open, "closed"
+        if was_open:
             self.journal.release(self.run_id)
+
+    def leave(self, last: Entry | None = None, wake: Callable[[], object] = _nothing) -> bool:
+        """Give the run back, soon, after a *last* entry; from here on nothing else is written.
+
+        *wake* comes when that is done. False says that the run was not open.
+        """
+        with guard:
+            was_open, self._phase = self.is_open, "closed"
+            if was_open:
+                self._writer.post(last, wake, partial(self.journal.release, self.run_id))
+        if was_open:
+            self._writer.ask()
+        return was_open
+
+    async def aclose(self) -> None:
+        """Give the run back while the loop goes on, whatever is cancelled meanwhile."""
+        waiter = current_port().waiter()
+        if self.leave(wake=waiter.wake):
+            with anyio.CancelScope(shield=True):
+                await waiter.wait()
 
     # --- keys ---
 
@@ -118,7 +161,10 @@ class Session:
             RunStopped: the run is over.
         """
         with self._suspending():
-            self._writer.write(entry)
+            with guard:
+                self._check()
+                wish = self._writer.post(entry)
+            self._writer.wait(wish)
 
     async def awrite(self, entry: Entry) -> None:
         """Write *entry* while the loop goes on.
@@ -128,12 +174,18 @@ class Session:
             RunStopped: the run is over.
         """
         with self._suspending():
-            await self._writer.awrite(entry)
+            waiter = current_port().waiter()
+            with guard:
+                self._check()
+                wish = self._writer.post(entry, waiter.wake)
+            await self._writer.await_(wish, waiter)
+
+    def _check(self) -> None:
+        if not self.is_open:
+            raise RunStopped(self.run_id, "over")
 
     @contextmanager
     def _suspending(self) -> Generator[None]:
-        if not self.is_open:
-            raise RunStopped(self.run_id, "over")
         try:
             yield
         except JournalError as exc:

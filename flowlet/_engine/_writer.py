@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 from ..context import describe
 from ..entries import Entry
-from ..errors import JournalError
+from ..errors import FlowletError, JournalError
 from ..protocols import Journal
 from ..settings import process
-from ._loops import current_port
+from ._loops import Waiter
 from ._threads import Latch, started
 
 GROUP = 256
 """How many entries are written at once at most."""
 
 
-class _Wish:
-    """An entry that somebody wants to be written, and how that went."""
+class Wish:
+    """An entry that somebody wants to be written, what is to be done *then*, and how that went."""
 
-    __slots__ = ("done", "entry", "error", "wake")
+    __slots__ = ("done", "entry", "error", "then", "wake")
 
-    def __init__(self, entry: Entry, wake: Callable[[], object]) -> None:
+    def __init__(
+        self, entry: Entry | None, wake: Callable[[], object], then: Callable[[], object] | None
+    ) -> None:
         self.entry = entry
         self.wake = wake
+        self.then = then
         self.done = False
         self.error: JournalError | None = None
 
     def check(self) -> None:
+        """Go on, if it was written.
+
+        Raises:
+            JournalError: it could not be.
+        """
         if self.error is not None:
             raise JournalError(self.error.message) from self.error
 
@@ -45,69 +54,95 @@ class Writer:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self._wishes: deque[_Wish] = deque()
-        self._writing = threading.Lock()
+        self._wishes: deque[Wish] = deque()
+        self._writing = threading.RLock()
         self._starting = threading.Lock()
         self._asked: Latch | None = None
 
-    def write(self, entry: Entry) -> None:
-        """Write *entry*, in this thread; when it returns, *entry* survives a kill of the process.
+    def post(
+        self,
+        entry: Entry | None,
+        wake: Callable[[], object] = _nobody,
+        then: Callable[[], object] | None = None,
+    ) -> Wish:
+        """Put *entry* behind what is to be written already; it is written when somebody waits, or is asked to."""
+        wish = Wish(entry, wake, then)
+        self._wishes.append(wish)
+        return wish
+
+    def wait(self, wish: Wish) -> None:
+        """Write, in this thread, until *wish* is done; then its entry survives a kill of the process.
 
         Raises:
             JournalError: it could not be written.
         """
-        wish = _Wish(entry, _nobody)
-        self._wishes.append(wish)
         with self._writing:
             while not wish.done:
                 self._write_group()
         wish.check()
 
-    async def awrite(self, entry: Entry) -> None:
-        """Write *entry*, while the loop goes on. One that is cancelled meanwhile is written all the same.
+    async def await_(self, wish: Wish, waiter: Waiter) -> None:
+        """Wait for *wish*, which wakes *waiter*. When that is cancelled, the entry is written all the same.
 
         Raises:
             JournalError: it could not be written.
         """
-        waiter = current_port().waiter()
-        wish = _Wish(entry, waiter.wake)
-        self._wishes.append(wish)
-        self._ask()
+        self.ask()
         await waiter.wait()
         wish.check()
 
-    def _write_group(self) -> None:
-        group: list[_Wish] = []
-        error: JournalError | None = JournalError("the write was interrupted")
-        try:
-            while self._wishes and len(group) < GROUP:
-                group.append(self._wishes.popleft())
-            self.journal.append([wish.entry for wish in group])
-            error = None
-        except JournalError as exc:
-            error = exc
-        except Exception as exc:  # noqa: BLE001 -- a journal of somebody else's; handed on to all who wait
-            error = JournalError(f"the journal failed: {describe(exc)}")
-            error.__cause__ = exc
-        finally:
-            for wish in group:
-                wish.error, wish.done = error, True
-                wish.wake()
+    def settle(self) -> None:
+        """Do, in this thread, what was posted until now."""
+        with self._writing:
+            while self._wishes:
+                self._write_group()
 
-    def _ask(self) -> None:
+    def _write_group(self) -> None:
+        group = [*self._wishes][:GROUP]
+        try:
+            error = self._written([wish.entry for wish in group if wish.entry is not None])
+            for wish in group:  # a Ctrl-C amidst leaves the rest for the next who writes: twice does no harm
+                wish.error = error if wish.then is None else _tried(wish.then) or error
+                wish.done = True
+                wish.wake()
+                self._wishes.popleft()
+        except BaseException:
+            self.ask()
+            raise
+
+    def _written(self, entries: Sequence[Entry]) -> JournalError | None:
+        return _tried(partial(self.journal.append, entries)) if entries else None
+
+    def ask(self) -> None:
+        """Let the writer's own thread do what was posted; where there can be none, this one does."""
         if self._asked is None:
             with self._starting:
                 if self._asked is None:
                     asked = Latch()
-                    started(lambda: self._serve(asked), "flowlet journal")
+                    try:
+                        started(lambda: self._serve(asked), "flowlet journal")
+                    except FlowletError:  # as the interpreter ends, or is out of threads
+                        self.settle()
+                        return
                     self._asked = asked
         self._asked.set()
 
     def _serve(self, asked: Latch) -> None:
         while asked.wait():
-            with self._writing:
-                while self._wishes:
-                    self._write_group()
+            self.settle()
+
+
+def _tried(call: Callable[[], object]) -> JournalError | None:
+    """Call a journal, and give its error as a value."""
+    try:
+        call()
+    except JournalError as exc:
+        return exc
+    except Exception as exc:  # noqa: BLE001 -- a journal of somebody else's; handed on to all who wait
+        error = JournalError(f"the journal failed: {describe(exc)}")
+        error.__cause__ = exc
+        return error
+    return None
 
 
 class Journals:

@@ -1,0 +1,401 @@
+"""Runs with a journal that end otherwise than by themselves: each can be resumed at once, and nothing is lost."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import pytest
+
+from flowlet import (
+    ExcludeFromKey,
+    InputError,
+    JournalError,
+    RunStopped,
+    WorkflowTimeout,
+    apmap,
+    arun,
+    pmap,
+    recorded,
+    recorded_runs,
+    resume,
+    run,
+    start,
+    step,
+    with_options,
+    workflow,
+)
+from flowlet.entries import Entry
+from flowlet.events import BodyDiverged
+from flowlet.journals import MemoryJournal, SQLiteJournal
+from rig import CancelAt, Heard, Trap, until
+
+ran: list[str] = []
+failing: set[str] = set()
+rolled: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    ran.clear()
+    failing.clear()
+    rolled.clear()
+
+
+@pytest.fixture
+def journal() -> MemoryJournal:
+    return MemoryJournal()
+
+
+def enter(name: str) -> None:
+    ran.append(name)
+    if name in failing:
+        raise ValueError(name)
+
+
+@step
+def add(x: int) -> int:
+    enter(f"add {x}")
+    return x + 1
+
+
+@step
+async def double(x: int) -> int:
+    enter(f"double {x}")
+    await anyio.sleep(0)
+    return x * 2
+
+
+def kept(body: Any, journal: Any, **options: Any) -> Any:
+    return with_options(body, journal=journal, run_id="r", **options)
+
+
+# --- keys do not depend on order -----------------------------------------------------------------
+
+
+@step
+def roll() -> int:
+    rolled.append(len(rolled))
+    return rolled[-1]
+
+
+@step
+def pair(item: int, rolled: int) -> tuple[int, int]:
+    enter(f"pair {item}")
+    return item, rolled
+
+
+@step
+def last() -> None:
+    enter("last")
+
+
+async def arolled(item: int) -> tuple[int, int]:
+    await anyio.sleep(random.random() / 200)
+    return await arun(pair, item, await arun(roll))
+
+
+def rolled_pair(item: int) -> tuple[int, int]:
+    threading.Event().wait(random.random() / 200)
+    return pair(item, roll())
+
+
+@workflow
+async def in_tasks() -> list[tuple[int, int]]:
+    found = await apmap(arolled, [*range(6), 0])
+    last()
+    return found
+
+
+@workflow
+def in_threads() -> list[tuple[int, int]]:
+    found = pmap(rolled_pair, [*range(6), 0])
+    last()
+    return found
+
+
+@workflow
+def in_children() -> list[tuple[int, int]]:
+    handles = [start(rolled_pair, item) for item in range(6)]
+    found = [handle.result() for handle in handles]
+    last()
+    return found
+
+
+@pytest.mark.parametrize("body", [in_tasks, in_threads, in_children])
+def test_equal_calls_belong_to_their_item(
+    body: Any, journal: MemoryJournal, backend: str, heard: Heard
+) -> None:
+    """Whatever order the items of a fan-out are worked on in, each finds its own results again."""
+    failing.add("last")
+    with pytest.raises(ValueError, match="last"):
+        run(kept(body, journal, backend=backend))
+    before = {entry.value for entry in recorded("r", journal).calls if entry.name == "pair"}
+    ran.clear()
+    failing.clear()
+    found = run(kept(body, journal, backend=backend))
+    assert ran == ["last"]
+    assert {f"[{item},{rolled}]" for item, rolled in found} == before
+    assert not heard.of(BodyDiverged)
+
+
+def test_calls_of_a_fan_out_hang_on_what_called_them(journal: MemoryJournal) -> None:
+    """The items themselves are no calls."""
+
+    @step
+    def outer() -> int:
+        return sum(pmap(lambda x: add(x), [1, 2]))
+
+    @workflow
+    def body() -> int:
+        return outer() + sum(pmap(add, [1, 2]))
+
+    run(kept(body, journal))
+    calls = recorded("r", journal).calls
+    (above,) = [entry.key for entry in calls if entry.name == "outer"]
+    assert sorted(entry.parent for entry in calls if entry.name == "add") == ["", "", above, above]
+
+
+# --- deadlines, cancellation, Ctrl-C -------------------------------------------------------------
+
+
+def test_a_run_whose_thread_was_left_behind_can_be_resumed_at_once(
+    journal: MemoryJournal, trap: Trap
+) -> None:
+    """And what that thread still does is not written."""
+    came_back = threading.Event()
+
+    @workflow
+    def stuck(x: int) -> int:
+        found = add(x)
+        if not failing:
+            try:
+                trap.sleep()
+                add(100)
+            except RunStopped:
+                came_back.set()
+                raise
+        return found
+
+    with pytest.raises(WorkflowTimeout):
+        run(kept(stuck, journal, timeout=0.1), 1)
+    assert recorded("r", journal).run.state == "timeout"
+    assert recorded("r", journal).run.owner is None
+    failing.add("nothing")
+    assert run(kept(stuck, journal), 1) == 2
+    trap.open.set()
+    assert came_back.wait(5)
+    assert ran == ["add 1"]
+    assert recorded("r", journal).run.state == "completed"
+
+
+def is_free(journal: MemoryJournal) -> bool:
+    return all(one.owner is None for one in recorded_runs(journal))
+
+
+@workflow
+async def three(x: int) -> int:
+    return add(await double(add(x)))
+
+
+@pytest.mark.anyio
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_cancelled_run_is_given_back_at_every_step(anyio_backend: str) -> None:
+    """Wherever the task that awaits it is cancelled, nothing finished runs again."""
+    for at in range(300):
+        ran.clear()
+        journal = MemoryJournal()
+        scope = anyio.CancelScope()
+        cancel = CancelAt(at, scope.cancel)
+        with cancel.counting(), scope:
+            await arun(kept(three, journal), 1)
+        await anyio.to_thread.run_sync(until, partial(is_free, journal))
+        done = [e for e in journal.read("r") if e.kind == "step" and e.state == "completed"]
+        assert len(ran) - len(done) <= 1
+        ran.clear()
+        assert await arun(kept(three, journal), 1) == 5
+        assert len(ran) == 3 - len({entry.key for entry in done})
+        if not cancel.acted:
+            return
+    pytest.fail("it never ended")
+
+
+@pytest.mark.parametrize(("error", "state"), [(KeyboardInterrupt, "cancelled"), (SystemExit, "failed")])
+def test_what_ends_the_program_is_recorded_as_what_it_is(
+    error: type[BaseException], state: str, journal: MemoryJournal
+) -> None:
+    """Ctrl-C cancels a run, and an exit of its own is a failure; both can be resumed."""
+
+    @workflow
+    def ends(x: int) -> int:
+        found = add(x)
+        if not failing:
+            raise error
+        return found
+
+    with pytest.raises(error):
+        run(kept(ends, journal), 1)
+    assert recorded("r", journal).run.state == state
+    failing.add("nothing")
+    assert resume("r", ends, journal=journal) == 2
+    assert ran == ["add 1"]
+
+
+class Interrupted(MemoryJournal):
+    """A journal where Ctrl-C strikes once, after the n-th write."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def append(self, entries: Sequence[Entry], /) -> None:
+        super().append(entries)
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_ctrl_c_amidst_a_write_loses_nothing(at: int) -> None:
+    """What was to be written is written, and the run can be resumed."""
+    journal = Interrupted(at)
+    with pytest.raises(KeyboardInterrupt):
+        run(kept(in_order, journal), 1)
+    assert recorded("r", journal).run.state == "cancelled"
+    done = [e for e in recorded("r", journal).calls if e.state == "completed"]
+    assert len(done) == len(ran)
+    ran.clear()
+    assert run(kept(in_order, journal), 1) == 3
+    assert len(ran) == 2 - len(done)
+
+
+@workflow
+def in_order(x: int) -> int:
+    return add(add(x))
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_writes_nothing_of_its_parents_run(tmp_path: Path) -> None:
+    """Even where it runs on through the body; the parent keeps the run."""
+    path = tmp_path / "runs.db"
+    parent = os.getpid()
+
+    @workflow
+    def forks(x: int) -> int:
+        found = add(x)
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            found += add(10)
+        return found
+
+    try:
+        result = run(kept(forks, path), 1)
+    except BaseException:
+        if os.getpid() != parent:
+            os._exit(0)
+        raise
+    if os.getpid() != parent:
+        os._exit(1)
+    assert result == 13
+    assert [e.state for e in recorded("r", path).entries] == [
+        "running",
+        "completed",
+        "completed",
+        "completed",
+    ]
+
+
+_LEFT = """
+import time, sys
+from flowlet import start, step, with_options, workflow
+
+@step
+def first(x: int) -> int:
+    print("first", flush=True)
+    return x + 1
+
+@workflow
+async def goes_on(x: int) -> int:
+    import anyio
+    found = first(x)
+    if sys.argv[0].endswith("left.py"):
+        await anyio.sleep(60)
+    return found
+
+if __name__ == "__main__":
+    handle = start(with_options(goes_on, journal="runs.db", run_id="r", backend=sys.argv[1]), 1)
+    while not handle.metrics.steps or handle.metrics.steps[0].state == "running":
+        time.sleep(0.005)
+"""
+
+
+def test_a_background_run_is_given_back_as_the_interpreter_ends(tmp_path: Path, backend: str) -> None:
+    """Another process goes on with it, by the command line."""
+    (tmp_path / "left.py").write_text(_LEFT)
+    python = [sys.executable, "left.py", backend]
+    ended = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout == "first\n"
+    store = SQLiteJournal(tmp_path / "runs.db")
+    assert [(one.state, one.owner) for one in store.runs()] == [("cancelled", None)]
+    store.close()
+    command = [sys.executable, "-m", "flowlet", "resume", "r", "--journal", "runs.db"]
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    assert again.stdout == "2\n"
+
+
+# --- what is no data -----------------------------------------------------------------------------
+
+
+class Shop:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @step
+    def price(self: Annotated["Shop", ExcludeFromKey], of: str) -> str:
+        enter(of)
+        return f"{of} at {self.name}"
+
+    @step
+    def unmarked(self) -> str:
+        return self.name
+
+
+def test_a_method_leaves_its_object_out_when_it_says_so(journal: MemoryJournal) -> None:
+    """The annotation goes on ``self``; without it the error says so."""
+
+    @workflow
+    def prices() -> list[str]:
+        found = [Shop("a").price("tea"), Shop("a").price("milk")]
+        last()
+        return found
+
+    failing.add("last")
+    with pytest.raises(ValueError, match="last"):
+        run(kept(prices, journal))
+    failing.clear()
+    ran.clear()
+    assert resume("r", prices, journal=journal) == ["tea at a", "milk at a"]
+    assert ran == ["last"]
+    with pytest.raises(InputError, match=r"(?s)self: .*ExcludeFromKey"):
+        run(kept(lambda: Shop("a").unmarked(), MemoryJournal()))
+
+
+def test_a_store_of_another_that_fails_as_it_likes_is_a_journal_error() -> None:
+    """Its exception is the cause."""
+
+    class Broken(MemoryJournal):
+        def append(self, entries: Sequence[Entry], /) -> None:
+            raise ZeroDivisionError("of the store")
+
+    with pytest.raises(JournalError, match="the journal failed: ZeroDivisionError: of the store"):
+        run(kept(in_order, Broken()), 1)
