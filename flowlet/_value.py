@@ -6,7 +6,7 @@ the start of a program. So a class says ``@frozen(eq=False, repr=False)`` and ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from attrs import Attribute, AttrsInstance, fields
@@ -46,6 +46,10 @@ class Shown:
         shown = (f"{a.name}={_repr_of(a)(getattr(self, a.name))}" for a in _fields(self) if a.repr)
         return without_secrets(f"{type(self).__qualname__.rpartition('>.')[2]}({', '.join(shown)})")
 
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        """The fields for rich, which would go by attrs and past ``__repr__``."""
+        return ((a.name, _pretty(getattr(self, a.name))) for a in _fields(self) if a.repr is True)
+
 
 class Value(Shown):
     """What is equal to every value of its class with the same fields."""
@@ -59,6 +63,16 @@ class Value(Shown):
 
     def __hash__(self) -> int:
         return hash((type(self), _compared(self)))
+
+
+def _pretty(value: object) -> object:
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, tuple | list):
+        return [_pretty(one) for one in cast("Sequence[object]", value)]
+    if isinstance(value, Mapping):
+        return {name: _pretty(one) for name, one in cast("Mapping[str, object]", value).items()}
+    return value
 
 
 def _repr_of(attribute: Attribute[Any]) -> Callable[[object], str]:

@@ -290,7 +290,7 @@ class BudgetExceeded(FlowletError):
         )
 
 
-@frozen
+@frozen(repr=False)
 class PIIRefused(FlowletError):
     """A model call held personal data, and a guard refuses that; nothing was sent.
 

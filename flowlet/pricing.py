@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 from attrs.converters import optional
 
+from ._value import Shown
 from .errors import ConfigError
 from .metrics import TokenUsage
 
@@ -35,8 +36,8 @@ def _dollars(value: Decimal | float | str) -> Decimal:
     return price
 
 
-@frozen
-class Price:
+@frozen(repr=False)
+class Price(Shown):
     """A model's price in US dollars per million tokens.
 
     Attributes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import evolve, field, frozen
 
+from .._value import Shown
 from ..errors import PIIRefused
 from ..messages import Completion, Request
 from ..protocols import ModelCall
@@ -21,8 +22,8 @@ __all__ = ["Action", "Guard", "Guarded"]
 Action = Literal["mask", "refuse", "warn"]
 
 
-@frozen
-class Guarded:
+@frozen(repr=False)
+class Guarded(Shown):
     """A *request* as it may leave; what *kinds* were in it, and the *masking* that puts them back."""
 
     request: Request
@@ -55,8 +56,8 @@ def _all(given: Iterable[PIIDetector]) -> tuple[PIIDetector, ...]:
     return tuple(given)
 
 
-@frozen
-class Guard:
+@frozen(repr=False)
+class Guard(Shown):
     """What becomes of personal data in model calls: of prompts, system prompts and all other messages.
 
     As a setting it holds for every call of the process, ``configure(pii=Guard("mask"))``; in a list of middleware

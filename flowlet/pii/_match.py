@@ -7,11 +7,13 @@ from typing import Protocol
 
 from attrs import frozen
 
+from .._value import Shown
+
 __all__ = ["Match", "PIIDetector", "resolved"]
 
 
-@frozen(order=False)
-class Match:
+@frozen(order=False, repr=False)
+class Match(Shown):
     """A piece of a text that tells of a person: its *kind*, where it is, how sure that is (0 to 1).
 
     It does not hold the piece itself, so that it may be logged: that is ``text[match.start:match.end]``.

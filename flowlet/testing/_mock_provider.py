@@ -18,6 +18,7 @@ from typing import Self, cast
 
 import anyio.lowlevel
 
+from .._value import without_secrets
 from ..errors import DefinitionError, ProviderError
 from ..messages import Completion, Delta, Request
 from ..metrics import TokenUsage
@@ -98,7 +99,7 @@ class _Script:
         if asked > scripted:
             raise self._unexpected(scripted)
         if asked < scripted:
-            first = _shortened(self._answers[asked])
+            first = without_secrets(_shortened(self._answers[asked]))
             raise UnusedAnswers(
                 f"{self.name}: {scripted - asked} of {scripted} answers were not used, first {first}"
             )
@@ -139,7 +140,7 @@ class _Script:
         message = last_message(self._requests[index])
         return UnexpectedCall(
             f"{self.name}: call {index + 1} of a script with {len(self._answers)} answers\n"
-            f"  it asked, as {message.role}: {_shortened(message.content)}\n"
+            f"  it asked, as {message.role}: {_shortened(without_secrets(message.content))}\n"
             "  give one answer for each call, or a function of the request for all"
         )
 
