@@ -96,9 +96,19 @@ def lasting(call: Callable[[], object], disk: Disk) -> bool:
     return False
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("sticky", [False, True], ids=["once", "sticky"])
-@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_FULL], ids=["EIO", "ENOSPC"])
+EIO, ENOSPC = sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_FULL
+
+
+@pytest.mark.parametrize(
+    ("code", "sticky", "after"),
+    [
+        pytest.param(EIO, False, False, id="EIO-once"),
+        pytest.param(EIO, True, False, id="EIO-sticky"),
+        pytest.param(ENOSPC, False, False, id="ENOSPC-once"),
+        pytest.param(ENOSPC, True, False, id="ENOSPC-sticky"),
+        pytest.param(EIO, False, True, id="EIO-once-when-it-was-done"),
+    ],
+)
 def test_a_disk_may_fail_at_any_statement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, sticky: bool, after: bool
 ) -> None:
@@ -128,7 +138,7 @@ def test_a_failing_disk_is_told_in_full(path: Path, monkeypatch: pytest.MonkeyPa
     """Which file, what was found, what to do."""
     journal = SQLiteJournal(path)
     journal.append([begun()])
-    disk = Disk(sqlite3.SQLITE_IOERR_WRITE, 1, sticky=True)
+    disk = Disk(EIO, 1, sticky=True)
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=connection(disk)))
     journal.close()
     with pytest.raises(JournalError) as caught:
