@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from attrs import evolve
 
@@ -92,7 +92,7 @@ def _no_step(value: Any) -> str | None:
     if missing:
         instead = "; register an object of it, or a function, where nothing is to be opened"
         return f"{_name(value)} has no {' and no '.join(missing)}{instead}"
-    lifetime: Literal["run", "process"] = getattr(value, "lifetime", "run")
+    lifetime = getattr(value, "lifetime", "run")
     if lifetime not in _LIFETIMES:
         return f'{_name(value)}.lifetime is {lifetime!r}, expected "run" or "process"'
     return None
@@ -119,7 +119,7 @@ def _spec(found: Found) -> Spec:
         return Spec("step", _guarded(found.plugin, value, value), name, is_async(value))
     is_class = isinstance(value, type)
     make = value if is_class else lambda: value
-    lifetime = getattr(value, "lifetime", "run")
+    lifetime: Any = getattr(value, "lifetime", "run")
     recipe = _lifetimes.Recipe(found.plugin, make, lifetime, is_async(value.open))
     written = value.__call__
     use = partial(_lifetimes.ause if is_async(written) else _lifetimes.use, recipe)

@@ -25,6 +25,7 @@ from flowlet import (
     step,
     with_options,
 )
+from flowlet._engine import _models
 from flowlet._engine._lifetimes import Lifetimes
 from flowlet.events import PluginFailed
 from flowlet.messages import Completion, Delta, Request
@@ -172,8 +173,11 @@ def test_a_wrong_answer_is_a_failure(
     assert event.error.startswith("it returned ")
 
 
-def test_a_hang_ends_with_the_time_of_the_call(asking: Callable[..., object]) -> None:
+def test_a_hang_ends_with_the_time_of_the_call(
+    asking: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where a sync provider hangs in sync code."""
+    monkeypatch.setattr(_models, "OVERDUE", 0.01)
     free = threading.Event()
     register_provider("stuck", provider("def", lambda: free.wait(PATIENCE)))
     started = time.monotonic()

@@ -394,6 +394,7 @@ def broken(place: str, exc: type[BaseException], colour: type[Kettle]) -> type[K
     return type("Broken", (colour,), {"told": [], place: afails if is_async else fails})
 
 
+@pytest.mark.parametrize("mode", ["run", "arun"])
 @pytest.mark.parametrize("place", ["open", "__call__"])
 @pytest.mark.parametrize("exc", WRONG, ids=lambda exc: exc.__name__)
 @pytest.mark.parametrize("colour", [Kettle, AsyncKettle])
@@ -416,6 +417,7 @@ def test_what_it_raises_fails_its_run_alone(
     assert running(mode, backend, "kettle", "mint") == "tea of mint"
 
 
+@pytest.mark.parametrize("mode", ["run", "arun"])
 @pytest.mark.parametrize("exc", WRONG, ids=lambda exc: exc.__name__)
 @pytest.mark.parametrize("colour", [Kettle, AsyncKettle])
 def test_a_failure_in_close_leaves_the_result(
