@@ -310,7 +310,7 @@ class RunRecord:
             self.state = state
             callbacks, self._callbacks = self._callbacks, None
         if self.observers:  # before anybody who waits goes on
-            self.emit(RunFinished(self.info, time.time(), state, self.duration(), text))
+            self.emit(RunFinished(self.info, time.time(), state, self.duration(), text, self.reused))
         if callbacks:
             call_all(callbacks)
         return True

@@ -59,13 +59,17 @@ class RunStarted(Value):
 
 @frozen(eq=False, repr=False)
 class RunFinished(Value):
-    """A run reached a terminal state. *error* is the exception's text, None when it completed."""
+    """A run reached a terminal state. *error* is the exception's text, None when it completed.
+
+    *reused* says where the result came from when the body did not run.
+    """
 
     run: RunInfo
     at: float
     state: RunState
     duration: float
     error: str | None = None
+    reused: Reused | None = None
 
 
 @frozen(eq=False, repr=False)

@@ -2,11 +2,13 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,13 +19,18 @@ from flowlet import (
     ExcludeFromKey,
     InputError,
     JournalError,
+    ProviderError,
     RunStopped,
     WorkflowTimeout,
     apmap,
     arun,
+    configure,
+    last_run,
+    load_workflow,
     pmap,
     recorded,
     recorded_runs,
+    register_provider,
     resume,
     run,
     start,
@@ -31,9 +38,14 @@ from flowlet import (
     with_options,
     workflow,
 )
+from flowlet.display._plain import Lines
+from flowlet.display._report import page_of
+from flowlet.display._text import text_of
+from flowlet.display._view import view_of
 from flowlet.entries import Entry
 from flowlet.events import BodyDiverged
 from flowlet.journals import MemoryJournal, SQLiteJournal
+from flowlet.testing import MockProvider
 from rig import CancelAt, Heard, Trap, until
 
 ran: list[str] = []
@@ -399,3 +411,54 @@ def test_a_store_of_another_that_fails_as_it_likes_is_a_journal_error() -> None:
 
     with pytest.raises(JournalError, match="the journal failed: ZeroDivisionError: of the store"):
         run(kept(in_order, Broken()), 1)
+
+
+# --- what has changed, and what is shown ---------------------------------------------------------
+
+
+def test_a_step_that_is_added_to_a_file_lets_the_others_be(journal: MemoryJournal, tmp_path: Path) -> None:
+    """Steps in YAML are known by their names, not by their order."""
+    steps = ["a: {prompt: 'Say {x}.'}", "b: {prompt: 'Say {x}.'}", "c: {prompt: 'End {a} {b}.'}"]
+    file = tmp_path / "brief.yaml"
+
+    def written(*lines: str) -> Any:
+        file.write_text("\n  ".join(["inputs: {x: str}\nsteps:", *lines]) + "\noutput: '{c}'\n")
+        return kept(load_workflow(file), journal, model="mock:m")
+
+    answers = iter(["first", "second", ValueError("no third"), "new", "end"])
+    provider = MockProvider(lambda _: next(answers))
+    register_provider("mock", provider)
+    with pytest.raises(ProviderError, match="no third"):
+        run(written(*steps), "tea")
+    assert run(written("new: {prompt: 'Say {x}.'}", *steps), "tea") == "end"
+    assert provider.requests[-1].messages[-1].content in ("End first second.", "End second first.")
+    assert len(provider.requests) == 5
+
+
+def test_displays_say_where_a_result_came_from(journal: MemoryJournal) -> None:
+    """The tree, plain lines, the notebook and the page, of a step, of many, and of a whole run."""
+    failing.add("last")
+    with pytest.raises(ValueError, match="last"):
+        run(kept(shown, journal))
+    failing.clear()
+    painted = StringIO()
+    painter = Lines(painted)
+    configure(observers=[lambda event: painter.show([event])])
+    run(kept(shown, journal))
+    assert "shown r  add #0  from the journal in" in painted.getvalue()
+    assert re.search("in_order [0-9a-f]+  from the journal in", painted.getvalue())
+    view = view_of(last_run().metrics)
+    tree = text_of(view)
+    assert "add  from the journal" in tree
+    assert "double ×4  4 from the journal" in tree
+    assert "in_order  from the journal" in tree
+    assert "from the journal" in page_of(view)
+    run(kept(shown, journal))
+    assert text_of(view_of(last_run().metrics)).startswith("✓ shown  from the journal")
+
+
+@workflow
+def shown() -> int:
+    found = add(1) + sum(pmap(double, [1, 2, 3, 4])) + in_order(1)
+    last()
+    return found

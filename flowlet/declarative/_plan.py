@@ -65,6 +65,10 @@ class Step:
     after: tuple[Reference, ...]
     condition: str
 
+    def __flowlet_key__(self) -> str:
+        """What tells it from the other steps, in a journal, wherever it stands in the file."""
+        return self.name
+
     @property
     def references(self) -> Iterator[Reference]:
         """Every reference in it, those to the item left out."""

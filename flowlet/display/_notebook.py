@@ -38,7 +38,12 @@ def mimebundle(value: object) -> dict[str, str] | None:
     """Show a run, its metrics, a workflow or a step; None for any other value."""
     if isinstance(value, Run | ExecutionMetrics):
         view = view_of_run(cast("Run[object] | ExecutionMetrics", value))
-        head = el("header", el("strong", view.root.name), state(view.root.state), el("code", view.run_id))
+        head = el(
+            "header",
+            el("strong", view.root.name),
+            state(view.root.state, view.root.reused),
+            el("code", view.run_id),
+        )
         html = _block(head, failure(view.failure), totals(view), timeline(view))
         return {"text/plain": text_of(view), "text/html": html}
     spec = spec_of(value) if callable(value) else None

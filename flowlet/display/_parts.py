@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from ..metrics import RunState, Usage
+from ..metrics import Reused, RunState, Usage
 from ._html import Html, el
 from ._view import Failure, Node, View
-from ._words import STATE_WORDS, cost_of, counted, time_of, tokens_of
+from ._words import STATE_WORDS, cost_of, counted, time_of, tokens_of, word_of
 
 LANES = 24
 """How many calls at a time are drawn apart in one row; more share lanes."""
@@ -25,12 +25,12 @@ def style(name: str) -> Html:
     return el("style", Html(Path(__file__).with_name(f"{name}.css").read_text(encoding="utf-8")))
 
 
-def state(value: RunState) -> Html:
-    """A dot in the colour of a state, and its word."""
+def state(value: RunState, reused: Reused | None = None) -> Html:
+    """A dot in the colour of a state, and its word, or where the result came from."""
     return el(
         "span",
         el("i", class_="fl-dot", aria_hidden="true"),
-        STATE_WORDS[value],
+        word_of(value, reused),
         class_=f"fl-state fl-{value}",
     )
 
@@ -155,8 +155,10 @@ def _notes(node: Node, depth: int) -> Iterator[Html]:
         yield el("span", f" ×{len(node.members):,}", class_="fl-note")
     if len(counts) > 1:
         yield el("span", *(_count(*one) for one in counts.items()), class_="fl-note")
-    elif depth and node.state != "completed":
-        yield state(node.state)
+    elif depth and (node.reused is not None or node.state != "completed"):
+        yield state(node.state, node.reused)
+    for source, number in node.sources.items() if node.members else ():
+        yield el("span", f" {number:,} {word_of(node.state, source)}", class_="fl-note")
     if node.retries:
         text = counted(node.retries, "retry", "retries")
         yield el("span", f" {text}", class_="fl-note")
@@ -211,7 +213,8 @@ def _bar(bar: tuple[Node, float], span: float, place: str) -> Html:
     left = min(100.0, max(0.0, 100 * call.started / span))
     width = min(100 - left, max(0.0, 100 * (end - call.started) / span))
     title = (
-        f"{call.name}: {STATE_WORDS[call.state]}, {time_of(end - call.started)} from {time_of(call.started)}"
+        f"{call.name}: {word_of(call.state, call.reused)}, "
+        f"{time_of(end - call.started)} from {time_of(call.started)}"
     )
     return el(
         "i",

@@ -17,7 +17,7 @@ from ..events import (
 )
 from ..metrics import Usage
 from ._tracker import Tracked, Tracker
-from ._words import STATE_WORDS, Clean, clean_for, cost_of, counted, time_of, tokens_of
+from ._words import Clean, clean_for, cost_of, counted, time_of, tokens_of, word_of
 
 
 class Lines:
@@ -55,12 +55,13 @@ def line_of(event: Event, run: Tracked, clean: Clean) -> str | None:
             return f"{_run(run.info, clean)}  running"
         case RunFinished():
             usage = run.metrics(event.at).usage
-            end = _end(STATE_WORDS[event.state], event.duration, usage)
+            end = _end(word_of(event.state, event.reused), event.duration, usage)
             return f"{_run(run.info, clean)}  {end}{_why(event.error, clean)}"
         case StepStarted():
             return f"{_step(event, run.info, clean)}  running"
         case StepFinished():
-            end = _end(STATE_WORDS[event.state], event.duration, run.usage_of(event.index), event.attempts)
+            word = word_of(event.state, event.reused)
+            end = _end(word, event.duration, run.usage_of(event.index), event.attempts)
             error = event.error if event.state in ("failed", "timeout") else None
             return f"{_step(event, run.info, clean)}  {end}{_why(error, clean)}"
         case StepRetried():

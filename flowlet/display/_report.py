@@ -14,7 +14,7 @@ from ._html import Html, el, join
 from ._look import view_of_run
 from ._parts import failure, state, style, timeline, totals
 from ._view import Call, Node, View
-from ._words import STATE_WORDS, cost_of, time_of
+from ._words import cost_of, time_of, word_of
 
 __all__ = ["report"]
 
@@ -45,7 +45,7 @@ def report(run: Run[object] | ExecutionMetrics, path: str | PathLike[str]) -> Pa
 
 def page_of(view: View) -> str:
     """Draw a view as a whole HTML document."""
-    title = f"{view.root.name}: {STATE_WORDS[view.root.state]}"
+    title = f"{view.root.name}: {word_of(view.root.state, view.root.reused)}"
     head = el(
         "head",
         el("meta", charset="utf-8"),
@@ -84,7 +84,12 @@ def _header(view: View) -> Html:
         *([el("span", "child of ", el("code", view.parent_id))] if view.parent_id else []),
         *(el("span", tag, class_="fl-tag") for tag in view.tags),
     ]
-    return el("header", state(view.root.state), el("h1", view.root.name), el("p", *facts, class_="fl-facts"))
+    return el(
+        "header",
+        state(view.root.state, view.root.reused),
+        el("h1", view.root.name),
+        el("p", *facts, class_="fl-facts"),
+    )
 
 
 def _moment(at: float) -> str:
@@ -131,7 +136,7 @@ def _step(step: Node) -> Html:
         "tr",
         _number(time_of(step.started)),
         el("th", step.name, scope="row"),
-        el("td", state(step.state)),
+        el("td", state(step.state, step.reused)),
         _number(time_of(step.duration)),
         _number(str(step.attempts)),
         el("td", step.error or ""),

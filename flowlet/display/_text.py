@@ -10,7 +10,7 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 
 from ..metrics import RunState
 from ._view import Node, View
-from ._words import STATE_WORDS, cost_of, counted, time_of, tokens_of
+from ._words import STATE_WORDS, cost_of, counted, time_of, tokens_of, word_of
 
 SHORTEST_NAME = 12
 """To how many cells a name is cut so that its state fits."""
@@ -107,8 +107,11 @@ def _notes(node: Node, glyphs: Glyphs, *, top: bool) -> Line:
     if node.members:
         notes.append((f" {glyphs.times}{len(node.members)}", "dim"))
         notes += _states(counts)
-    elif top or node.state not in ("completed", "running"):
-        notes.append((f"  {STATE_WORDS[node.state]}", node.state))
+        notes += [
+            (f"  {number} {word_of(node.state, source)}", "dim") for source, number in node.sources.items()
+        ]
+    elif top or node.reused is not None or node.state not in ("completed", "running"):
+        notes.append((f"  {word_of(node.state, node.reused)}", node.state))
     if node.retries:
         going = node.state == "running" and not node.members
         text = f"attempt {node.attempts}" if going else counted(node.retries, "retry", "retries")

@@ -17,7 +17,7 @@ from ..events import (
     StepRetried,
     StepStarted,
 )
-from ..metrics import CallRecord, ExecutionMetrics, RunState, StepMetrics, StepState, Usage
+from ..metrics import CallRecord, ExecutionMetrics, Reused, RunState, StepMetrics, StepState, Usage
 
 
 @define(eq=False, repr=False)
@@ -29,6 +29,7 @@ class Tracked:
     state: RunState = "running"
     duration: float | None = None
     error: str | None = None
+    reused: Reused | None = None
     steps: dict[int, StepMetrics] = Factory(dict[int, StepMetrics])
     calls: list[CallRecord] = Factory(list[CallRecord])
     children: list[Tracked] = Factory(list["Tracked"])
@@ -51,6 +52,7 @@ class Tracked:
             parent_id=self.info.parent_id,
             correlation_id=self.info.correlation_id,
             tags=self.info.tags,
+            reused=self.reused,
         )
 
     def usage_of(self, index: int) -> Usage:
@@ -120,6 +122,7 @@ class Tracker:
         if run is not None:
             run.started_at = event.at - event.duration
             run.state, run.duration, run.error = event.state, event.duration, event.error
+            run.reused = event.reused
         return run
 
 
@@ -140,6 +143,7 @@ def _note(run: Tracked, event: StepStarted | StepFinished | StepRetried | ModelC
                 event.attempts,
                 event.parent,
                 event.error,
+                reused=event.reused,
             )
         case StepRetried():
             if event.index in run.steps:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from attrs import evolve, frozen
 
-from ..metrics import CallRecord, ExecutionMetrics, RunState, StepMetrics, Usage
+from ..metrics import CallRecord, ExecutionMetrics, Reused, RunState, StepMetrics, Usage
 from ._words import Clean, visible
 
 FOLD = 4
@@ -43,6 +43,7 @@ class Node:
     error: str | None = None
     children: tuple[Node, ...] = ()
     members: tuple[Node, ...] = ()
+    reused: Reused | None = None
 
     @property
     def calls(self) -> tuple[Node, ...]:
@@ -63,6 +64,11 @@ class Node:
     def counts(self) -> Mapping[RunState, int]:
         """How many calls are in which state."""
         return Counter(call.state for call in self.calls)
+
+    @property
+    def sources(self) -> Mapping[Reused, int]:
+        """How many results came from where."""
+        return Counter(call.reused for call in self.calls if call.reused is not None)
 
 
 @frozen
@@ -135,6 +141,7 @@ def _run_node(metrics: ExecutionMetrics, origin: float, clean: Clean, depth: int
         usage=metrics.usage,
         error=_error(metrics, clean),
         children=tuple(sorted((*steps, *runs), key=lambda node: node.started)),
+        reused=metrics.reused,
     )
 
 
@@ -171,6 +178,7 @@ def _step_node(step: StepMetrics, offset: float, clean: Clean, children: tuple[N
         attempts=step.attempts,
         error=_error(step, clean),
         children=children,
+        reused=step.reused,
     )
 
 

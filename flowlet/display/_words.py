@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from ..metrics import RunState, Usage
+from ..metrics import Reused, RunState, Usage
 from ..settings import process
 
 Clean = Callable[[str], str]
@@ -19,6 +19,11 @@ STATE_WORDS: dict[RunState, str] = {
     "cancelled": "cancelled",
     "timeout": "timed out",
 }
+
+
+def word_of(state: RunState, reused: Reused | None = None) -> str:
+    """Say how a call ended, or where its result came from: ``done``, ``from the journal``."""
+    return STATE_WORDS[state] if reused is None else f"from the {reused}"
 
 
 def visible(text: str) -> str:
