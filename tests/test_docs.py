@@ -1,13 +1,14 @@
 """The Python blocks of the README and of all pages run, each page's in order and in one namespace.
 
-A block under ``output`` is what the Python block before it prints: ``…`` stands for anything, and one run
-id is as good as another. Two comments at the top of a page say more: ``<!-- needs: fastapi -->`` names
-packages of the docs group, without which it is only compiled, and ``<!-- cells -->`` sends the blocks to a kernel,
-as cells of a notebook.
+They run in an empty folder, beside a copy of the examples. A block under ``output`` is what the Python block
+before it prints: ``…`` stands for anything, and one run id is as good as another. Two comments at the top of a
+page say more: ``<!-- needs: fastapi -->`` names packages of the docs group, without which it is only compiled, and
+``<!-- cells -->`` sends the blocks to a kernel, as cells of a notebook.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def test_blocks_run_offline(
     """What a reader copies works and prints what the page says; for illustration only is another fence."""
     monkeypatch.setenv("FLOWLET_MODEL", "offline")
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     module = ModuleType(f"page_{page.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     needed = NEEDS.search(page.read_text(encoding="utf-8"))
