@@ -12,6 +12,7 @@ from attrs import define
 from flowlet import (
     DefinitionError,
     PluginError,
+    _plugins,
     arun,
     configure,
     get_step,
@@ -22,6 +23,7 @@ from flowlet import (
     step,
     workflow,
 )
+from flowlet._entry_points import Entry, entries
 from flowlet.cli import main
 from flowlet.events import PluginFailed
 from rig import Heard
@@ -163,6 +165,24 @@ def test_what_is_installed_meanwhile_is_found(site: Path) -> None:
         "[flowlet.steps]\nbrew = tea_steps:brew\n",
     )
     assert get_step("brew")("mint") == "installed"
+
+
+def test_what_is_not_there_is_looked_for_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a directory of the path changes, which costs a look at each."""
+    scans = []
+
+    def counted() -> list[Entry]:
+        scans.append(1)
+        return list(entries())
+
+    monkeypatch.setattr(_plugins, "entries", counted)
+    for name in ("brew", "brew", "other"):
+        with pytest.raises(PluginError, match="there is no step"):
+            get_step(name)
+    assert len(scans) == 1
+    install(site, "tea-steps", "def brew(leaf):\n    return leaf\n", BREW)
+    assert get_step("brew")("mint") == "mint"
+    assert len(scans) == 2
 
 
 def test_import_scans_nothing() -> None:
