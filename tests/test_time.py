@@ -469,6 +469,7 @@ def test_a_blocked_loop_is_told_and_replaced(trap, backend, heard):
     async def body() -> None:
         await blocks()
 
+    run(with_options(ahealthy, backend=backend))  # the loop is there: its start would take from the time
     timed_out(with_options(body, backend=backend))
     assert run(with_options(ahealthy, backend=backend, timeout=PATIENCE)) == 42
     (told,) = heard.wait(LoopRetired)
