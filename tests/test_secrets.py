@@ -231,6 +231,12 @@ def of_models(backend: str) -> Iterator[Callable[[], object]]:
         lambda request: Completion(key(), finish_reason="length"),
         lambda request: ProviderError("server", f"bad {key()}", code=key()),
     ]
+    for model in ("careless:m", "async:m"):
+        yield lambda model=model: asks(model)
+        yield lambda model=model: run(asks, model)
+        yield lambda model=model: run(reads, model)
+        yield lambda model=model: in_loop(backend, lambda: arun(aasks, model))
+        yield lambda model=model: in_loop(backend, lambda: areads(model))
     for number, answer in enumerate(answers):
         register_provider(f"m{number}", MockProvider(answer))
         yield lambda number=number: run(asks, f"m{number}:m", int)
