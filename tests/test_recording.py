@@ -1,6 +1,8 @@
 """A recording answers as the model did, for nothing, and fails where it was asked something else."""
 
+import errno
 import json
+import os
 import threading
 from contextlib import suppress
 from decimal import Decimal
@@ -14,6 +16,7 @@ from flowlet import (
     LLM,
     AsyncLLM,
     ProviderError,
+    apmap,
     arun,
     last_run,
     pmap,
@@ -300,6 +303,41 @@ def test_all_records_anew_in_the_old_order(tape: Path) -> None:
     record(tape, ["4", "3", "2", "1"], "d", "c", "b", "a")
     texts = [one["answer"]["text"] for one in json.loads(tape.read_text())["interactions"]]
     assert texts == ["1", "2", "3", "4"]
+
+
+@pytest.mark.anyio
+async def test_the_order_is_that_of_asking(tape: Path, anyio_backend: str) -> None:
+    """Who is answered first has no say: repeats of one request are told apart by who asked first."""
+    second = anyio.Event()
+
+    async def answer(request: Request) -> str:
+        if request.messages[-1].content == "first":
+            await second.wait()
+        else:
+            second.set()
+        return "leaves"
+
+    register_provider("mock", AsyncMockProvider(answer))
+    with recording(tape, "all"):
+        assert await apmap(aask, ["first", "second"]) == ["leaves"] * 2
+    asked = [one["request"]["messages"][0]["content"] for one in json.loads(tape.read_text())["interactions"]]
+    assert asked == ["first", "second"]
+
+
+def test_a_write_that_fails_leaves_the_file(tape: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole or not at all, and nothing else is left in the folder."""
+    record(tape, ["Leaves."], "tea?")
+    before = tape.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    register_provider("mock", MockProvider(shout))
+    with pytest.raises(RecordingError, match="can't be written: No space left"), recording(tape, "all"):
+        ask("a")
+    assert tape.read_bytes() == before
+    assert [file.name for file in tape.parent.iterdir()] == ["talk.json"]
 
 
 def test_a_recording_of_nothing_leaves_the_file(tape: Path) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +94,8 @@ class Recording:
         self._lock = threading.Lock()
         self._providers: dict[str, _Taped] = {}
         self._interactions: list[Interaction] = []
+        self._taken: dict[int, Interaction] = {}
+        self._begun = count()
         self._by_key: dict[str, list[Interaction]] = {}
         self._formats: dict[str, Any] = {}
         self._asked: Counter[str] = Counter()
@@ -149,7 +152,7 @@ class Recording:
 
     def _write(self) -> None:
         with self._lock:
-            found = list(self._interactions)
+            found = [interaction for _, interaction in sorted(self._taken.items())]
         if not found:  # nothing was asked, or no provider could be: an older file is better than none
             return
         write(self.path, self._in_old_order(found), self._formats)
@@ -177,11 +180,20 @@ class Recording:
         """Note how provider *name* can be asked for JSON, which a replay is to do alike."""
         self._formats[name] = structured_output
 
-    def add(self, interaction: Interaction) -> None:
-        """Take down what came back."""
+    def begin(self) -> int:
+        """Number a call that is recorded: the file has them as they were asked, not as they were answered.
+
+        Raises:
+            RecordingError: the block was left.
+        """
+        self.check_open()
+        return next(self._begun)
+
+    def add(self, number: int, interaction: Interaction) -> None:
+        """Take down what came back of call *number*."""
         with self._lock:
             if self._open:
-                self._interactions.append(interaction)
+                self._taken[number] = interaction
 
     def check_open(self) -> None:
         """Refuse a call from a run that outlived the block.
@@ -366,16 +378,15 @@ class _Recorded(_Taped):
 
     @contextmanager
     def _taking_down(self, request: Request, *, streamed: bool = False) -> Generator[Take]:
-        self._tape.check_open()
-        mine = asked(self.name, request)
+        number, mine = self._tape.begin(), asked(self.name, request)
         take = Take(request.model, ended=not streamed)
         try:
             yield take
         except BaseException as exc:
             if isinstance(exc, ProviderError) and (exc is take.error or not take.opened):
                 answer = Answer.of(take.completion, partial=True) if take.completion.text else None
-                self._tape.add(Interaction(mine, answer, Fault.of(exc)))
+                self._tape.add(number, Interaction(mine, answer, Fault.of(exc)))
             elif take.opened:  # the caller's own error
-                self._tape.add(Interaction(mine, Answer.of(take.completion, partial=not take.ended)))
+                self._tape.add(number, Interaction(mine, Answer.of(take.completion, partial=not take.ended)))
             raise
-        self._tape.add(Interaction(mine, Answer.of(take.completion, partial=not take.ended)))
+        self._tape.add(number, Interaction(mine, Answer.of(take.completion, partial=not take.ended)))
