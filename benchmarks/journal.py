@@ -234,7 +234,7 @@ def others(place: Path) -> None:
 
 def compare(what: str, ours: Count, theirs: Count, tuned: bool) -> None:
     """Measure both in turns."""
-    count = times(300)
+    count = times(500)
     ours(count), theirs(count)
     pairs = [(seconds(lambda: theirs(count)), seconds(lambda: ours(count))) for _ in range(ROUNDS)]
     ratio = statistics.median(them / us for them, us in pairs)

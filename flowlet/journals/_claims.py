@@ -31,12 +31,14 @@ class Claims:
         self._held: int | None = None
 
     @staticmethod
-    def of(journal: Path) -> Claims:
-        """The one of this process for *journal*: a second would give the locks of the first away."""
+    def of(path: Path) -> Claims:
+        """The one of this process for a file: a second would give the locks of the first away."""
         known = process.of(_Known).by_path
-        path = journal.with_name(f"{journal.name}-claims")
-        with process.lock:
-            return known.setdefault(path, Claims(path))
+        found = known.get(path)
+        if found is None:
+            with process.lock:
+                found = known.setdefault(path, Claims(path))
+        return found
 
     def take(self, run_id: str) -> str | None:
         """Claim a run; None is success, else it is who has it.

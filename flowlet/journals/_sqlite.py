@@ -35,6 +35,7 @@ class SQLiteJournal:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path).expanduser().resolve()
         self._file = JournalFile(self.path)
+        self._claims = self.path.with_name(f"{self.path.name}-claims")
         self._runs = Table(self.path, "runs", "run")
         self._cache = Table(self.path, "cache", "the cached value of")
         self._counts = Table(self.path, "counts", "the number of")
@@ -81,7 +82,7 @@ class SQLiteJournal:
         if len(rows) != known:
             raise damaged(self.path, f"the list of runs (it has {len(rows)}, and should have {known})")
         with told(self.path):
-            owners = Claims.of(self.path).owners(rows)
+            owners = Claims.of(self._claims).owners(rows)
         trails = [Trail.of(run_id, row) for run_id, row in rows.items()]
         newest = sorted(trails, key=lambda trail: trail.number, reverse=True)
         return tuple(
@@ -95,7 +96,7 @@ class SQLiteJournal:
             JournalError: the file of claims can't be used.
         """
         with told(self.path):
-            return Claims.of(self.path).take(run_id)
+            return Claims.of(self._claims).take(run_id)
 
     def release(self, run_id: str, /) -> None:
         """Give a run back.
@@ -104,7 +105,7 @@ class SQLiteJournal:
             JournalError: the file of claims can't be used.
         """
         with told(self.path):
-            Claims.of(self.path).release(run_id)
+            Claims.of(self._claims).release(run_id)
 
     def forget(self, run_ids: Sequence[str], /) -> None:
         """Drop runs with all their entries, damaged ones too.
