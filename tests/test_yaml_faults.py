@@ -147,6 +147,21 @@ PLANTED = [
         (":1:34", "there is no class 'TOGETHER'"),
     ),
     Planted(
+        "an answer that is no data",
+        "steps: {a: {prompt: x, returns: 'threading:Barrier'}}\n",
+        (":1:33", "a.returns: $.value: Barrier is no data"),
+    ),
+    Planted(
+        "a default of what is no data",
+        "inputs: {a: {type: 'threading:Barrier', default: 1}}\nsteps: {a_: {prompt: x}}\n",
+        (":1:50", "a: "),
+    ),
+    Planted(
+        "a dotted name in place of a function",
+        "steps: {a: {use: yaml_steps.split}}\n",
+        (":1:18", "did you mean yaml_steps:split?"),
+    ),
+    Planted(
         "a default that does not fit",
         "inputs: {n: {type: int, default: x}}\nsteps: {a: {prompt: x}}\n",
         (":1:34", "n: expected a whole number", 'found "x"'),

@@ -423,6 +423,17 @@ def test_data_is_read_by_the_hints_of_the_function(load: Load) -> None:
     assert [run(brief) for _ in range(2)] == [["tea", [1, 1], [0], [1, [2], 2]]] * 2
 
 
+def test_hints_that_tell_nothing_allow_all(load: Load) -> None:
+    """What can't be resolved, and what is no type."""
+    brief = load("""\
+    steps:
+      a: {use: "yaml_steps:strange", with: {value: [1]}, when: true, else: {b: 2}}
+      c: {for_each: {a}, use: "yaml_steps:strange", with: {value: "{item}!"}}
+    output: {a: {a}, c: {c}}
+    """)
+    assert run(brief) == {"a": [1], "c": ["1!"]}
+
+
 def test_enumerations_are_compared_by_their_values(load: Load) -> None:
     """As the file writes them."""
     brief = load("""\

@@ -105,6 +105,11 @@ def grown(items: Any) -> Any:
     return items
 
 
+def strange(value: "Nowhere") -> 5:  # noqa: F821
+    """A function whose hints are no types."""
+    return value
+
+
 def meet(text: str) -> str:
     """Return when somebody else is here at the same time."""
     TOGETHER.wait(5)

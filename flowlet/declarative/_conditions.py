@@ -44,7 +44,7 @@ _WORDS: Mapping[str, JsonValue] = {
 
 @frozen
 class Operation:
-    """``and``, ``or``, ``not`` or a comparison of its *parts*."""
+    """``and``, ``or``, ``not`` or a comparison of its *parts*; *place* is where that may be wrong."""
 
     sign: str
     parts: tuple[Condition, ...]
@@ -125,19 +125,17 @@ def _either(tokens: Tokens) -> Condition:
 
 
 def _joined(tokens: Tokens, sign: str, read: Callable[[], Condition]) -> Condition:
-    place = tokens.place_of(tokens.next)
     parts = [read()]
     while tokens.skip(sign):
         parts.append(read())
-    return parts[0] if len(parts) == 1 else Operation(sign, tuple(parts), place)
+    return parts[0] if len(parts) == 1 else Operation(sign, tuple(parts), tokens.node.place)
 
 
 def _no(tokens: Tokens) -> Condition:
-    place = tokens.place_of(tokens.next)
     if not tokens.skip("not"):
         return _compared(tokens)
     with tokens.deeper():
-        return Operation("not", (_no(tokens),), place)
+        return Operation("not", (_no(tokens),), tokens.node.place)
 
 
 def _compared(tokens: Tokens) -> Condition:
