@@ -11,9 +11,10 @@ from typing import Any, cast
 
 from attrs import evolve
 
-from ._engine import _lifetimes
+from ._engine import _opening
 from ._engine._failures import awaited
 from ._engine._isolation import Blame
+from ._engine._lifetimes import Recipe
 from ._engine._options import check_inputs, check_result
 from ._entry_points import Plugin
 from ._fingerprint import CODE_ATTRIBUTE, fingerprint
@@ -120,9 +121,9 @@ def _spec(found: Found) -> Spec:
     is_class = isinstance(value, type)
     make = value if is_class else lambda: value
     lifetime: Any = getattr(value, "lifetime", "run")
-    recipe = _lifetimes.Recipe(found.plugin, make, lifetime, is_async(value.open))
+    recipe = Recipe(found.plugin, make, lifetime, is_async(value.open))
     written = value.__call__
-    use = partial(_lifetimes.ause if is_async(written) else _lifetimes.use, recipe)
+    use = partial(_opening.ause if is_async(written) else _opening.use, recipe)
     return Spec("step", _guarded(found.plugin, written, use, skipped=is_class), name, is_async(written))
 
 

@@ -24,6 +24,7 @@ from flowlet import (
     with_options,
     workflow,
 )
+from flowlet._engine import _crossing
 from flowlet._engine._threads import Threads
 from flowlet.events import LoopRetired, ModelCalled, ThreadAbandoned
 from flowlet.settings import process
@@ -559,3 +560,19 @@ def test_nested_plain_workflows_of_an_async_body_do_not_deadlock(width, backend)
         return sum(pmap(child, range(width), max_concurrency=width))
 
     assert run(with_options(parent, timeout=30, backend=backend)) == sum(4 * x for x in range(width))
+
+
+def test_a_step_that_ends_as_it_is_told_to_has_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its next step ended it, in the moment between the limit and the look at it."""
+    monkeypatch.setattr(_crossing, "abandon", lambda job, frame: until(lambda: job.finished))
+
+    @step
+    def again() -> None: ...
+
+    @step(timeout=0.02)
+    def busy() -> None:
+        while True:
+            again()
+
+    with pytest.raises(StepTimeout):
+        run(workflow(lambda: busy()))

@@ -1,7 +1,7 @@
-"""Step plugins that are opened before their first use and closed once: at the end of their run, or of the process.
+"""What is open of plugins, by whom it is held, and how it is closed: once, at the end of its run or of the process.
 
-Who needs a plugin first opens it; others wait. The body of a run closes what was opened in it, on its own
-side; when it is stuck, a worker thread does so soon after the run's end.
+The body of a run closes what was opened in it, in its own mode; when it is stuck, a worker thread does so soon after
+the run's end.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .._entry_points import Plugin
 from .._outside import from_outside
 from .._plugins import provider_known, tell
 from .._scope import Scope, guard
-from ..context import OUTSIDE, Frame, RunRecord, describe, here
-from ..errors import BridgeError, FlowletError, PluginError, RunStopped
+from ..context import OUTSIDE, Frame, RunRecord, describe
+from ..errors import FlowletError, RunStopped
 from ..events import RunInfo
 from ..settings import process
 from ..specs import is_async
-from ._crossing import SETTLE, grace_of, in_other_thread, in_thread, on_loop, park, port_at
+from ._crossing import SETTLE, grace_of, in_other_thread, in_thread, on_loop
 from ._exit import Background
 from ._failures import awaited
-from ._loops import Port, current_port, running_loop
+from ._loops import Port
 from ._runtimes import Runtimes
 from ._threads import Job, Latch, Threads
 from ._watch import Watch
@@ -43,7 +43,7 @@ class Recipe:
     opens_async: bool
 
 
-class _Held:
+class Held:
     """One plugin in one owner: not open yet, being opened, open, or closed."""
 
     def __init__(self, recipe: Recipe, owner: Owner) -> None:
@@ -83,7 +83,7 @@ class _Held:
             raise
         self._settle("open")
 
-    def late(self) -> list[_Held]:
+    def late(self) -> list[Held]:
         """It alone, for the caller to close, when its owner ended while it was being opened; else nothing."""
         return [self] if self.owner.over and self.closes() else []
 
@@ -110,14 +110,14 @@ class Owner:
         self.info = info
         self.run_id = OUTSIDE if info is None else info.id
         self.over = False
-        self._held: dict[Recipe, _Held] = {}
+        self._held: dict[Recipe, Held] = {}
 
-    def holding(self, recipe: Recipe) -> _Held:
+    def holding(self, recipe: Recipe) -> Held:
         """What stands for *recipe* here."""
         with guard:
-            return self._held.setdefault(recipe, _Held(recipe, self))
+            return self._held.setdefault(recipe, Held(recipe, self))
 
-    def take(self) -> list[_Held]:
+    def take(self) -> list[Held]:
         """End this; answer what is open, the last one first, for the caller alone to close."""
         process.of(Lifetimes).runs.discard(self)
         with guard:
@@ -146,7 +146,7 @@ class Owner:
     async def aclose(self, scope: Scope) -> BaseException | None:
         """Close what is open, in this task's time; answer a cancellation that came meanwhile."""
         try:
-            await _aclose_all(self.take(), grace_of(scope) + SETTLE)
+            await aclose_all(self.take(), grace_of(scope) + SETTLE)
         except BaseException as exc:  # noqa: BLE001 -- handed on
             return exc
         return None
@@ -187,55 +187,7 @@ class Lifetimes:
         return owner
 
 
-# --- use -----------------------------------------------------------------------------------------
-
-
-def use(recipe: Recipe, /, *args: Any, **kwargs: Any) -> Any:
-    """Call the plugin, a sync one, which is opened first where it is not."""
-    frame = _here()
-    owner, passing = _owner(recipe, frame)
-    try:
-        return _opened(owner.holding(recipe), frame)(*args, **kwargs)
-    finally:
-        if passing and (came := owner.close(frame.scope)) is not None:
-            raise came
-
-
-async def ause(recipe: Recipe, /, *args: Any, **kwargs: Any) -> Any:
-    """Call the plugin, an async one, which is opened first where it is not."""
-    frame = _here()
-    owner, passing = _owner(recipe, frame)
-    try:
-        held = owner.holding(recipe)
-        value = await _aopened(held, frame)
-        return await _at(held.port, frame, value, args, kwargs)
-    finally:
-        if passing and (came := await owner.aclose(frame.scope)) is not None:
-            raise came
-
-
-def open_provider(name: str, provider: Any) -> None:
-    """Open *provider*, which has ``open`` and ``close``, if it is not open in this process."""
-    lifetimes = process.of(Lifetimes)
-    _opened(lifetimes.process.holding(lifetimes.of_provider(name, provider)), here())
-
-
-async def aopen_provider(name: str, provider: Any) -> None:
-    """Open *provider*, which has ``open`` and ``close``, if it is not open in this process."""
-    lifetimes = process.of(Lifetimes)
-    await _aopened(lifetimes.process.holding(lifetimes.of_provider(name, provider)), here())
-
-
-def _here() -> Frame:
-    """The frame of this place.
-
-    Raises:
-        RunStopped: its run is over.
-    """
-    frame = here()
-    if not frame.outside:
-        frame.scope.check()
-    return frame
+# --- the end -------------------------------------------------------------------------------------
 
 
 def _outside() -> Frame:
@@ -243,110 +195,7 @@ def _outside() -> Frame:
     return Frame(None, Scope(OUTSIDE))
 
 
-def _owner(recipe: Recipe, frame: Frame) -> tuple[Owner, bool]:
-    """Who holds the plugin at *frame*, and whether for this call only."""
-    if recipe.lifetime == "process":
-        return process.of(Lifetimes).process, False
-    if frame.run is None:
-        return Owner(), True
-    return process.of(Lifetimes).of(frame.run), False
-
-
-def _opened(held: _Held, frame: Frame) -> Any:
-    latch = Latch()
-    while (ready := held.ready(latch.set)) is None:
-        park(latch, frame.scope)
-        frame.scope.check()
-        latch = Latch()
-    if not ready:
-        _open(held, frame)
-        _here()
-    return held.value
-
-
-def _open(held: _Held, frame: Frame, port: Port | None = None) -> None:
-    """Open it in this thread, on the loop of *port* where it needs one; close it at once when its owner has ended.
-
-    Raises:
-        BridgeError: it needs one, and this thread has one itself.
-    """
-    with held.opening():
-        held.value = value = _made(held)
-        if _any_async(value):
-            if running_loop() is not None:
-                raise BridgeError(
-                    f"{held.recipe.plugin} needs an event loop; this call would block the one here"
-                )
-            port = held.port = port or _home(held, frame)
-        if port is not None and is_async(value.open):
-            on_loop(frame.below(frame.scope), port, value.open)
-        else:
-            awaited(value.open(), f"open() of {held.recipe.plugin}")
-    close_all(held.late(), SETTLE)
-
-
-async def _aopened(held: _Held, frame: Frame) -> Any:
-    waiter = current_port().waiter()
-    while (ready := held.ready(waiter.wake)) is None:
-        await waiter.wait()
-        waiter = current_port().waiter()
-    if not ready:
-        await _aopen(held, frame)
-        _here()
-    return held.value
-
-
-async def _aopen(held: _Held, frame: Frame) -> None:
-    """Open it on its loop, or on a worker thread, which may be left behind and then ends this by itself."""
-    port = current_port() if held.recipe.lifetime == "run" else _home(held, frame)
-    if not held.recipe.opens_async:
-        job = await in_thread(frame.below(frame.scope), _open, (held, frame, port), {})
-        job.outcome()
-        return
-    with held.opening():
-        held.port = port
-        held.value = value = _made(held)
-        await _at(port, frame, value.open, (), {})
-    await _aclose_all(held.late(), SETTLE)
-
-
-def _made(held: _Held) -> Any:
-    value: Any = held.recipe.make()
-    if not all(callable(getattr(value, name, None)) for name in ("open", "close")):
-        raise PluginError(f"{held.recipe.plugin}: expected open() and close(), found {type(value).__name__}")
-    return value
-
-
-def _any_async(value: Any) -> bool:
-    return is_async(value.open) or is_async(value.close) or is_async(value)
-
-
-def _home(held: _Held, frame: Frame) -> Port:
-    """The loop that a plugin lives on: the run's, or the background loop for one that outlives the run."""
-    if held.recipe.lifetime == "process":
-        return process.of(Runtimes).port(process.settings.backend)
-    return port_at(frame)
-
-
-async def _at(
-    port: Port | None,
-    frame: Frame,
-    fn: Callable[..., Awaitable[Any]],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    """Await *fn* on the loop of *port*, which may be another one."""
-    if port is None or port is current_port():
-        return await fn(*args, **kwargs)
-    there = (frame.below(frame.scope), port, fn, args, kwargs)
-    job = await in_thread(frame.below(frame.scope), on_loop, there, {})
-    return job.outcome()
-
-
-# --- the end -------------------------------------------------------------------------------------
-
-
-def close_all(held: list[_Held], limit: float) -> None:
+def close_all(held: list[Held], limit: float) -> None:
     """Close each, whatever the others do; what comes from outside meanwhile is raised at the end."""
     came: BaseException | None = None
     for one in held:
@@ -358,14 +207,14 @@ def close_all(held: list[_Held], limit: float) -> None:
         raise came
 
 
-async def _aclose_all(held: list[_Held], limit: float) -> None:
+async def aclose_all(held: list[Held], limit: float) -> None:
     """Close each while the loop goes on, whatever cancellation comes."""
     if held:
         with anyio.CancelScope(shield=True):
             await in_thread(_outside(), close_all, (held, limit), {})
 
 
-def _close_in_time(held: _Held, limit: float) -> None:
+def _close_in_time(held: Held, limit: float) -> None:
     try:
         job = in_other_thread(_outside(), _close, (held, limit), {}, limit + SETTLE)
         finished = job.finished
@@ -377,7 +226,7 @@ def _close_in_time(held: _Held, limit: float) -> None:
         _failed(held, f"close() did not end within {limit:g} s")
 
 
-def _close(held: _Held, limit: float, done: Callable[[], object] = bool) -> None:
+def _close(held: Held, limit: float, done: Callable[[], object] = bool) -> None:
     close = held.value.close
     try:
         if is_async(close):
@@ -398,5 +247,5 @@ async def _limited(close: Callable[[], Awaitable[object]], limit: float) -> None
         await close()
 
 
-def _failed(held: _Held, error: str) -> None:
+def _failed(held: Held, error: str) -> None:
     tell(held.recipe.plugin, error, held.owner.info)

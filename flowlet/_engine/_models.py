@@ -95,8 +95,9 @@ def _attempt_in_time(one: Attempt) -> Completion:
     if getattr(provider, "keeps_time", False) or sync_method(provider, "complete") is None:
         return _attempt(one)
     started, frame, seconds = time.perf_counter(), one.place.frame, one.request.timeout + OVERDUE
-    job = in_other_thread(frame.below(frame.scope), _busy_attempt, (one,), {}, seconds)
-    if not job.finished:
+    part = frame.below(frame.scope)
+    job = in_other_thread(part, _busy_attempt, (one,), {}, seconds)
+    if not job.finished or part.scope.reason == "timeout":  # it may have ended since, as it was told to
         raise _given_up(one, started)
     return job.outcome()  # type: ignore[no-any-return]
 
@@ -120,7 +121,7 @@ def _attempt(one: Attempt) -> Completion:
     with process.of(InFlight).during(one):
         try:
             if hasattr(target.provider, "open"):
-                lifetimes().open_provider(target.name, target.provider)
+                opening().open_provider(target.name, target.provider)
             completion = whole(target, method(one.request))
         except BaseException as exc:
             caught = shown(target, exc)
@@ -321,11 +322,11 @@ class _InFlight:
 
 
 @cache
-def lifetimes() -> ModuleType:
-    """What opens and closes plugins, imported with the first one."""
-    from . import _lifetimes
+def opening() -> ModuleType:
+    """What opens plugins, imported with the first one."""
+    from . import _opening
 
-    return _lifetimes
+    return _opening
 
 
 async def _within_time(target: Target, request: Request) -> Completion:
@@ -334,6 +335,6 @@ async def _within_time(target: Target, request: Request) -> Completion:
     assert method is not None
     with anyio.move_on_after(request.timeout + OVERDUE):
         if hasattr(target.provider, "open"):
-            await lifetimes().aopen_provider(target.name, target.provider)
+            await opening().aopen_provider(target.name, target.provider)
         return await method(request)  # type: ignore[no-any-return]
     raise _overdue(request)

@@ -136,7 +136,7 @@ def _one(spec: Spec, fn: Function, record: StepRecord, args: tuple[Any, ...], kw
         return fn(*args, **kwargs)
     part = record.below(record.scope)
     job = in_other_thread(part, fn, args, kwargs, timeout)
-    if not job.finished:
+    if not job.finished or part.scope.reason == "timeout":  # it may have ended since, as it was told to
         raise StepTimeout(record.name, timeout)
     return job.outcome()
 

@@ -21,7 +21,7 @@ from ._attempts import Attempt, Attempts, InFlight, Target, shown
 from ._bridge import in_body
 from ._guarding import aguarded, guarded
 from ._loops import in_ipython, running_loop
-from ._models import acomplete, async_method, complete, lifetimes, ready, sync_method
+from ._models import acomplete, async_method, complete, opening, ready, sync_method
 from ._threads import here_busy
 
 
@@ -134,7 +134,7 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
         with process.of(InFlight).during(one), ExitStack() as stack:
             with here_busy():  # whoever cancels the run waits for what is on its way
                 if hasattr(target.provider, "open"):
-                    lifetimes().open_provider(target.name, target.provider)
+                    opening().open_provider(target.name, target.provider)
                 deltas = stack.enter_context(method(one.request))
             try:
                 yield out.pieces(_texts(deltas, total, attempts))
@@ -195,7 +195,7 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
     total = _Sum(one)
     try:
         if hasattr(target.provider, "open"):
-            await lifetimes().aopen_provider(target.name, target.provider)
+            await opening().aopen_provider(target.name, target.provider)
         opened: AbstractAsyncContextManager[AsyncIterator[Delta]] = method(one.request)  # type: ignore[assignment]
         with process.of(InFlight).during(one):
             async with opened as deltas:
