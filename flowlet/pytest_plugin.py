@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import os
 import re
 import sys
@@ -45,18 +46,11 @@ class Used(NamedTuple):
 
     def plus(self, other: Used) -> Used:
         """Add *other*."""
-        return Used(
-            self.calls + other.calls,
-            self.replayed + other.replayed,
-            self.tokens + other.tokens,
-            self.cost + other.cost,
-            self.unpriced + other.unpriced,
-        )
+        return Used(*map(operator.add, self, other))
 
     def minus(self, other: Used) -> Used:
         """Take *other* away."""
-        calls, replayed, tokens, cost, unpriced = other
-        return self.plus(Used(-calls, -replayed, -tokens, -cost, -unpriced))
+        return Used(*map(operator.sub, self, other))
 
 
 _SESSION = pytest.StashKey[Used]()
@@ -106,6 +100,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers, and say to this process and its children whether calls may be live."""
     for marker in (
         "flowlet_recording(file=None, mode=None): answer model calls from this file, relative to the test's own",
+        "flowlet_mock(answers=None, name='mock', ...): a mock is the model of the test, as the fixture makes it",
         "flowlet_budget(calls=None, tokens=None, cost=None): what live model calls of the test may use",
     ):
         config.addinivalue_line("markers", marker)
@@ -136,7 +131,7 @@ def flowlet_recording(request: pytest.FixtureRequest) -> Generator[Recording]:
     from .testing import recording
 
     node: pytest.Item = request.node
-    file, mode = _named(*_marks(node))
+    file, mode = _named(node.get_closest_marker("flowlet_recording"))
     path = request.path.parent / (file or _default_file(node))
     tape = recording(path, request.config.getoption("--flowlet-record") or mode or "none")
     tape.__enter__()
@@ -148,16 +143,11 @@ def flowlet_recording(request: pytest.FixtureRequest) -> Generator[Recording]:
     tape.__exit__(None if failure is None else type(failure), failure, None)
 
 
-def _marks(node: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    marker = node.get_closest_marker("flowlet_recording")
-    return ((), {}) if marker is None else (marker.args, dict(marker.kwargs))
-
-
-def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str | None, Any]:
+def _named(marker: pytest.Mark | None) -> tuple[str | None, Any]:
     def of(file: str | None = None, mode: str | None = None) -> tuple[str | None, Any]:
         return file, mode
 
-    return of(*args, **kwargs)
+    return of() if marker is None else of(*marker.args, **marker.kwargs)
 
 
 def _default_file(node: pytest.Item) -> Path:
@@ -196,9 +186,12 @@ def flowlet_mock(request: pytest.FixtureRequest) -> Generator[Callable[..., Mock
 
 @pytest.fixture(autouse=True)
 def _flowlet_marks(request: pytest.FixtureRequest) -> None:  # pyright: ignore[reportUnusedFunction]
-    """Use the recording of a test that has only its marker."""
+    """Use the recording and the mock of a test that has only their markers."""
     if request.node.get_closest_marker("flowlet_recording") is not None:
         request.getfixturevalue("flowlet_recording")
+    mocked = request.node.get_closest_marker("flowlet_mock")
+    if mocked is not None:
+        request.getfixturevalue("flowlet_mock")(*mocked.args, **mocked.kwargs)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -329,6 +322,7 @@ def _limits(item: pytest.Item) -> Budget | None:
         return budget
     from .specs import Budget
 
+    whole /= int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     left = max(Decimal(0), whole - item.config.stash[_SESSION].cost)
     if budget is None:
         return Budget(cost=left)
@@ -371,6 +365,24 @@ def _check_budget(item: pytest.Item) -> None:
     ]
     if over:
         pytest.fail(f"the test used more than its flowlet_budget ({', '.join(over)})", pytrace=False)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of pytest-xdist, hand on what it used."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["flowlet"] = [str(one) for one in session.config.stash[_SESSION]]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a worker of pytest-xdist used."""
+    told: list[str] = getattr(node, "workeroutput", {}).get("flowlet", ())
+    if told:
+        stash: pytest.Stash = node.config.stash
+        calls, replayed, tokens, cost, unpriced = map(Decimal, told)
+        used = Used(int(calls), int(replayed), int(tokens), cost, int(unpriced))
+        stash[_SESSION] = stash[_SESSION].plus(used)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

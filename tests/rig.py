@@ -1,6 +1,7 @@
 """What the tests of time, cancellation and scale share: places to get stuck in, ears, a provider that waits."""
 
 import asyncio
+import pkgutil
 import sys
 import threading
 import time
@@ -10,9 +11,15 @@ from contextlib import contextmanager
 import anyio
 import trio
 
+import flowlet
 from flowlet.events import Event
 from flowlet.messages import Completion, Request
 from flowlet.metrics import TokenUsage
+
+ALL_MODULES = [
+    m.name for m in pkgutil.walk_packages(flowlet.__path__, "flowlet.") if m.name != "flowlet.__main__"
+]
+"""Every module of the package, for tests with pytester, which forgets what is imported in its sessions."""
 
 PATIENCE = 5.0
 """Seconds that a test waits for what must happen; it fails then, and passes long before."""

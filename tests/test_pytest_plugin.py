@@ -4,15 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
-import flowlet.testing  # pytester forgets what is imported in its sessions, and the package does not
 from flowlet.errors import ConfigError
 from flowlet.providers._openai_account import LIVE, Account
+from rig import ALL_MODULES
 
 pytest_plugins = "pytester"
-LOADED = [getattr(flowlet, name) for name in flowlet.__all__]
+LOADED = [*map(import_module, ALL_MODULES)]  # half of a package that is forgotten would be two
 
 HEAD = """
 import anyio, pytest
@@ -236,6 +237,28 @@ def test_afterwards():
     result.assert_outcomes(passed=3)
 
 
+def test_a_marker_mocks_the_model(session) -> None:
+    """Without the fixture; it takes what the fixture's function takes, and its answers are to be used up."""
+    result = session(
+        """
+@pytest.mark.flowlet_mock(["Leaves."])
+def test_default():
+    assert LLM().ask("tea?") == "Leaves."
+
+@pytest.mark.flowlet_mock(["Beans."], name="openai")
+@pytest.mark.anyio
+async def test_pinned():
+    assert await AsyncLLM("openai:gpt-5").ask("coffee?") == "Beans."
+
+@pytest.mark.flowlet_mock(["Leaves."])
+def test_unused():
+    pass
+"""
+    )
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*1 of 1 answers were not used*"])
+
+
 def test_an_unused_answer_fails_the_test(session) -> None:
     """The test itself, not its end."""
     result = session("def test_it(flowlet_mock):\n    flowlet_mock(['Leaves.'])")
@@ -308,6 +331,21 @@ def test_it(number):
     )
     result.assert_outcomes(passed=3, failed=2)
     result.stdout.fnmatch_lines(["flowlet: 3 model calls (45 tokens, $1.2 of $1), 0 replayed"])
+
+
+def test_workers_of_xdist_are_summed_up(session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they used is in the summary, and each has its share of the session's budget."""
+    pytest.importorskip("xdist")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    test = """
+@pytest.mark.parametrize("number", range(6))
+def test_it(number):
+    live()
+    ask("a")
+"""
+    result = session(test, "-p", "xdist", "-n", "2", "--flowlet-budget=1")
+    result.assert_outcomes(passed=6)
+    result.stdout.fnmatch_lines(["flowlet: 6 model calls (90 tokens, $0 of $1), 0 replayed"])
 
 
 @pytest.mark.parametrize("wrong", ["much", "-1", "nan"])

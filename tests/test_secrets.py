@@ -53,10 +53,11 @@ from flowlet.observers.logs import _second_logger
 from flowlet.providers.openai import OpenAIProvider
 from flowlet.settings import OpenAISettings, process
 from flowlet.testing import MockProvider, recording
-from rig import Heard
+from rig import ALL_MODULES, Heard
 from server import Body, Drop, Redirect, Server, Status, Stream
 
 pytest_plugins = "pytester"
+LOADED = [*map(import_module, ALL_MODULES)]
 
 NAME = "OPENAI_API_KEY"
 
