@@ -49,6 +49,27 @@ def tests(session: nox.Session, backend: str) -> None:
     session.run(python(session, "test"), "-m", "pytest", "-k", f"not {other}", *session.posargs)
 
 
+REPLAYED = ("workflows", "steps", "runs", "fanout", "cancellation", "models", "prompts", "dropped", "stub")
+REPLAYED_TOO = (
+    "time",
+    "end_to_end",
+    "scale",
+    "budgets",
+    "middleware",
+    "step_plugins",
+    "yaml_workflows",
+    "recording",
+)
+
+
+@nox.session
+def replay(session: nox.Session) -> None:
+    """Run the tests of the engine with every run stopped and resumed at each step (``-- --quick``: half of them)."""
+    names = REPLAYED if "--quick" in session.posargs else REPLAYED + REPLAYED_TOO
+    files = [f"tests/test_{name}.py" for name in names]
+    session.run(python(session, "test"), "-m", "pytest", "-q", *files, env={"FLOWLET_TEST_REPLAY": "1"})
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests on both backends and tell which lines and branches they miss."""

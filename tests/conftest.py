@@ -9,7 +9,31 @@ import stamina
 from flowlet import configure
 from flowlet._engine._runtimes import Runtimes
 from flowlet.settings import process
+from left_out import LEFT_OUT
 from rig import Heard, Trap
+
+REPLAY = bool(os.environ.pop("FLOWLET_TEST_REPLAY", None))  # which is no setting
+"""Whether every run is stopped and resumed at every step: see ``replay.py``."""
+
+if REPLAY:
+    import replay
+
+    replay.install()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what can't be told from the last of several times."""
+    if REPLAY:
+        left = [item for item in items if item.originalname in LEFT_OUT]  # type: ignore[attr-defined]
+        items[:] = [item for item in items if item not in left]
+        config.hook.pytest_deselected(items=left)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell what went through a journal."""
+    if REPLAY:
+        told = ", ".join(f"{number:,} {what}" for what, number in replay.counts.most_common())
+        terminalreporter.write_line(f"always replay: {told}")
 
 
 @pytest.fixture(params=["asyncio", "trio"])
