@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import cast
 
 from ._value import without_secrets
 from .errors import FlowletError
 
 __all__ = ["conceal"]
 
+_Group = BaseExceptionGroup[BaseException]
 _OURS = str(Path(__file__).parent)
 
 
@@ -38,7 +40,7 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
             seen.add(id(one))
             yield one
             left += (one.__cause__, one.__context__)
-            left += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+            left += cast("_Group", one).exceptions if isinstance(one, BaseExceptionGroup) else ()
 
 
 def _cut(error: FlowletError) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import operator
 import os
 import re
 import sys
@@ -46,11 +45,12 @@ class Used(NamedTuple):
 
     def plus(self, other: Used) -> Used:
         """Add *other*."""
-        return Used(*map(operator.add, self, other))
+        pairs: Any = zip(self, other, strict=True)
+        return Used(*[mine + more for mine, more in pairs])
 
     def minus(self, other: Used) -> Used:
         """Take *other* away."""
-        return Used(*map(operator.sub, self, other))
+        return self.plus(Used(*[-one for one in other]))  # type: ignore[arg-type]
 
 
 _SESSION = pytest.StashKey[Used]()
