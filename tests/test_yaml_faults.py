@@ -66,6 +66,17 @@ PLANTED = [
         "neither prompt nor use", STEPS + "  a: {model: x}\n", (":2:3", "either prompt or use, found neither")
     ),
     Planted(
+        "a step of nothing", STEPS + "  a:\n", (":2:3", "a: expected either prompt or use, found neither")
+    ),
+    Planted(
+        "a step that is text", STEPS + "  a: hello\n", (":2:6", "steps.a: expected lines of", 'found "hello"')
+    ),
+    Planted(
+        "an input of nothing",
+        "inputs:\n  a:\n" + STEPS + "  b: {prompt: x}\n",
+        ("inputs.a: expected type too",),
+    ),
+    Planted(
         "both prompt and use",
         STEPS + "  a: {prompt: x, use: 'a:b'}\n",
         (":2:3", "expected either prompt or use, found both"),

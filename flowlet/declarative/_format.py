@@ -32,7 +32,8 @@ def _text(expected: str, most: int = LIMIT) -> Rule:
     def accepts(value: object) -> bool:
         return isinstance(value, str) and 0 < len(value.strip()) <= most
 
-    return Rule(expected, accepts, {"type": "string", "pattern": r"\S", "maxLength": most})
+    longest = {"maxLength": most} if most < LIMIT else {}
+    return Rule(expected, accepts, {"type": "string", "pattern": r"\S", **longest})
 
 
 def _anything(expected: str, **schema: object) -> Rule:

@@ -105,7 +105,7 @@ class _Reading:
         if {"prompt", "use"} <= keys:
             self.fault(place, f"{name}: expected either prompt or use, found both")
         elif not {"prompt", "use"} & keys:
-            if keys <= STEP.fields.keys():  # else it is told already, and may be a slip
+            if keys <= STEP.fields.keys() and not node.text:  # else it is told already, and may be a slip
                 self.fault(place, f"{name}: expected either prompt or use, found neither")
             return
         for key, other in TOGETHER.items():
