@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -24,8 +26,10 @@ from flowlet import (
     Run,
     RunCancelled,
     TokenUsage,
+    apmap,
     configure,
     last_run,
+    pmap,
     register_provider,
     run,
     start,
@@ -37,10 +41,10 @@ from flowlet._engine._budget import Amount, Meter
 from flowlet._engine._ledger import ProcessMeter
 from flowlet._engine._loops import current_port
 from flowlet._engine._threads import Threads
-from flowlet.messages import Request
+from flowlet.messages import Delta, Request
 from flowlet.pricing import Price
 from flowlet.settings import process
-from flowlet.testing import MockLLM, MockProvider, recording
+from flowlet.testing import AsyncMockLLM, MockLLM, MockProvider, recording
 from rig import TOKENS, SlowAsync, SlowSync, until
 
 pytestmark = pytest.mark.anyio
@@ -167,7 +171,10 @@ def test_replays_need_no_budget_and_cost_nothing_even_failed(tmp_path: Any) -> N
 
 @frozen
 class Plan:
-    """One call: what it may use and does, how long it takes (in turns of the loop), what becomes of it."""
+    """One call: what it may use and does, how long it takes (in turns of the loop), what becomes of it.
+
+    A stream is asked for first where *streamed*, and the call is made in its loop.
+    """
 
     prompt: int
     max_tokens: int
@@ -175,6 +182,7 @@ class Plan:
     turns: int
     failures: int
     cancelled_after: int | None
+    streamed: bool
 
     @property
     def at_most(self) -> int:
@@ -195,6 +203,7 @@ PLANS = st.lists(
         turns=st.integers(0, 6),
         failures=st.sampled_from([0, 0, 0, 1, 3]),
         cancelled_after=st.none() | st.integers(0, 12),
+        streamed=st.booleans(),
     ),
     min_size=1,
     max_size=25,
@@ -236,6 +245,10 @@ class Shop:
             self.sold.append(plan.usage.total_tokens)
         return Completion(f"{index}", plan.usage, model=request.model)
 
+    def last(self, request: Request) -> Delta:
+        sold = self.sell(request)
+        return Delta(sold.text, sold.usage, "stop")
+
 
 class AsyncShop(Shop):
     async def acomplete(self, request: Request) -> Completion:
@@ -243,8 +256,22 @@ class AsyncShop(Shop):
             await anyio.lowlevel.checkpoint()
         return self.sell(request)
 
+    @asynccontextmanager
+    async def astream(self, request: Request) -> AsyncIterator[AsyncIterator[Delta]]:
+        async with aclosing(self.pieces(request)) as deltas:
+            yield deltas
+
+    async def pieces(self, request: Request) -> AsyncGenerator[Delta]:
+        yield Delta("first")
+        await anyio.lowlevel.checkpoint()
+        yield self.last(request)
+
 
 class SyncShop(Shop):
+    @contextmanager
+    def stream(self, request: Request) -> Iterator[Iterator[Delta]]:
+        yield (piece() for piece in (lambda: Delta("first"), lambda: self.last(request)))
+
     def complete(self, request: Request) -> Completion:
         time.sleep(self.plan(request)[1].turns / 10_000)
         return self.sell(request)
@@ -255,14 +282,45 @@ def order(index: int, plan: Plan) -> str:
 
 
 def check_books(shop: Shop, limits: Budget, meter: Meter) -> None:
-    """The budget was passed by one call at most, all that was sold is booked, and nothing is held any more."""
+    """The budget was passed by one call at most, and those around it; what was sold is booked; nothing is held."""
+    until(lambda: not process.of(InFlight).calls and not meter._holds)  # threads that were left behind
     most = max(plan.at_most for plan in shop.plans)
     tokens, used = sum(shop.sold), flowlet.usage()
-    assert (used.total_tokens, used.calls) == (tokens, shop.asked)
-    assert limits.calls is None or shop.asked <= limits.calls
+    most *= 1 + any(plan.streamed for plan in shop.plans)
+    assert used.total_tokens == tokens
+    assert limits.calls is None or used.calls <= limits.calls
     assert limits.tokens is None or tokens < limits.tokens + most
     assert limits.cost is None or used.cost < limits.cost + Decimal(most) / 1_000_000
     assert (meter._spent.tokens, meter._reserved) == (tokens, Amount())
+
+
+async def acall(index: int, plan: Plan) -> str:
+    """Call as planned, and say how it ended."""
+    llm = AsyncLLM("shop:m", max_tokens=plan.max_tokens, attempts=2)
+    try:
+        if plan.streamed:
+            async with llm.stream(order(index, plan)) as pieces:
+                first = await anext(aiter(pieces))
+                answer = await llm.ask(order(index, plan))
+                assert "".join([first, *[piece async for piece in pieces]]).endswith(str(index))
+        else:
+            answer = await llm.ask(order(index, plan))
+    except (BudgetExceeded, ProviderError):
+        return "refused"
+    assert answer == str(index)
+    return "answered"
+
+
+def call(index: int, plan: Plan) -> str:
+    """Call as planned."""
+    llm = LLM("shop:m", max_tokens=plan.max_tokens, attempts=2)
+    if not plan.streamed:
+        return llm.ask(order(index, plan))
+    with llm.stream(order(index, plan)) as pieces:
+        first = next(pieces)
+        answer = llm.ask(order(index, plan))
+        assert "".join([first, *pieces]).endswith(str(index))
+    return answer
 
 
 @pytest.mark.parametrize("shop_of", [AsyncShop, SyncShop])
@@ -279,13 +337,7 @@ def test_calls_in_tasks_pass_a_budget_by_one_at_most(
     ends: dict[int, str] = {}
 
     async def call(index: int, plan: Plan) -> None:
-        try:
-            answer = await AsyncLLM("shop:m", max_tokens=plan.max_tokens, attempts=2).ask(order(index, plan))
-        except (BudgetExceeded, ProviderError) as exc:
-            ends[index] = type(exc).__name__
-        else:
-            assert answer == str(index)
-            ends[index] = "answered"
+        ends[index] = await acall(index, plan)
 
     async def client(index: int, plan: Plan) -> None:
         with anyio.CancelScope() as scope:
@@ -307,8 +359,10 @@ def test_calls_in_tasks_pass_a_budget_by_one_at_most(
     with stamina.set_testing(True, attempts=100, cap=True):
         anyio.run(main, backend=backend)
     assert len(ends) == len(plans)
-    outcomes = list(ends.values())
-    assert outcomes.count("answered") <= len(shop.sold) <= len(plans) - outcomes.count("BudgetExceeded")
+    sales = [1 + plan.streamed for plan in plans]
+    assert (
+        sum(sales[index] for index, end in ends.items() if end == "answered") <= len(shop.sold) <= sum(sales)
+    )
     check_books(shop, limits, process.of(ProcessMeter).now())
 
 
@@ -324,25 +378,22 @@ def test_calls_in_threads_pass_a_budget_by_one_at_most(
     register_provider("shop", shop)
     configure(budget=Budgets(None, limits), backend=backend)
 
-    def client(index: int, plan: Plan) -> str:
-        return LLM("shop:m", max_tokens=plan.max_tokens, attempts=2).ask(order(index, plan))
-
-    bounded = with_options(workflow(client), budget=own)
+    bounded = with_options(workflow(call), budget=own)
     with stamina.set_testing(True, attempts=100, cap=True):
-        handles = [start(bounded if i % 3 == 0 else client, i, plan) for i, plan in enumerate(plans)]
+        handles = [start(bounded if i % 3 == 0 else call, i, plan) for i, plan in enumerate(plans)]
         for plan, handle in zip(plans, handles, strict=True):
             if plan.cancelled_after is not None:
                 time.sleep(plan.cancelled_after / 20_000)
                 handle.cancel()
         outcomes = [outcome(handle) for handle in handles]
+    sales = [1 + plan.streamed for plan in plans]
     assert (
-        outcomes.count("answered")
+        sum(n for n, end in zip(sales, outcomes, strict=True) if end == "answered")
         <= len(shop.sold)
-        <= outcomes.count("answered") + outcomes.count("cancelled")
+        <= sum(sales)
     )
     for run_, plan in zip(handles[::3], plans[::3], strict=True):
-        assert own.tokens is None or run_.metrics.usage.total_tokens <= own.tokens + plan.at_most
-    until(lambda: not process.of(InFlight).calls)
+        assert own.tokens is None or run_.metrics.usage.total_tokens <= own.tokens + 2 * plan.at_most
     check_books(shop, limits, process.of(ProcessMeter).now())
 
 
@@ -354,3 +405,86 @@ def outcome(handle: Run[str]) -> str:
     except RunCancelled:
         return "cancelled"
     return "answered"
+
+
+# --- calls within calls --------------------------------------------------------------------------
+
+
+def test_a_call_within_a_stream_does_not_wait_for_it() -> None:
+    """The loop over a stream may ask, though both do not fit at once: the stream can't end before."""
+    configure(budget=Budgets(None, Budget(tokens=20_000)))
+    llm = MockLLM(lambda request: "one two three")
+
+    def body() -> list[str]:
+        with llm.stream("?") as pieces:
+            return [llm.ask(piece) for piece in pieces]
+
+    assert len(run(with_options(workflow(body), timeout=LATE))) == 3
+    assert reserved() == 0
+
+
+def test_a_call_within_a_stream_is_refused_when_the_stream_was_the_last() -> None:
+    """A stream is a call already, though what it uses is not known yet."""
+    llm = MockLLM(lambda request: "one")
+
+    def body() -> str:
+        with llm.stream("?") as pieces:
+            return llm.ask(next(pieces))
+
+    with pytest.raises(BudgetExceeded, match="budget of 1 call"):
+        run(with_options(workflow(body), timeout=LATE, budget=Budget(calls=1)))
+
+
+async def test_calls_within_an_async_stream_go_one_by_one() -> None:
+    """Many at once, too: the first that comes is made, the others wait for it."""
+    configure(budget=Budgets(None, Budget(tokens=20_000)))
+    llm, at_once = AsyncMockLLM(lambda request: "tea"), list[int]()
+
+    async def count(request: Request) -> str:
+        at_once.append(reserved())
+        await anyio.lowlevel.checkpoint()
+        return "x"
+
+    asked = AsyncMockLLM(count)
+    with anyio.fail_after(LATE):
+        async with llm.stream("?") as pieces:
+            assert await apmap(asked.ask, [str(n) for n in range(5)]) == ["x"] * 5
+            assert [piece async for piece in pieces]
+    assert at_once == [2] * 5
+
+
+def test_a_provider_may_ask_another_one() -> None:
+    """A call that a provider makes within its own is not held up by it."""
+
+    class Asking:
+        def complete(self, request: Request) -> Completion:
+            return Completion(LLM("mock:m").ask("?"), TOKENS)
+
+    register_provider("mock", MockProvider(["tea"]))
+    register_provider("asking", Asking())
+    configure(budget=Budgets(None, Budget(tokens=20_000)))
+    assert run(with_options(workflow(lambda: LLM("asking:m").ask("?")), timeout=LATE)) == "tea"
+
+
+def test_a_call_that_waits_for_a_stream_is_let_through_when_that_waits() -> None:
+    """Two budgets and two calls that would wait for each other: one within a stream, one beside it."""
+    configure(budget=Budgets(None, Budget(tokens=20_000)))
+    llm = MockLLM(lambda request: "one two three")
+    opened = threading.Event()
+
+    def reads() -> str:
+        with llm.stream("?") as pieces:
+            opened.set()
+            until(lambda: bool(process.of(ProcessMeter).now()._waiting))
+            return llm.ask(next(pieces))
+
+    def asks() -> str:
+        assert opened.wait(LATE)
+        return llm.ask("?")
+
+    def body() -> list[str]:
+        return pmap(lambda part: part(), [reads, asks])
+
+    both = with_options(workflow(body), timeout=LATE, budget=Budget(tokens=40_000))
+    assert len(run(both)) == 2
+    assert reserved() == 0

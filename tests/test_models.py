@@ -1,6 +1,7 @@
 """Models: asking for text and values, what is tried again, what is booked, who provides the answer."""
 
 import contextlib
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -528,6 +529,16 @@ async def test_a_provider_of_the_other_colour_streams(kind: Any) -> None:
 
     assert await arun(body) == await arun(abody) == "some long text"
     assert [r.metrics.usage.calls for r in runs()] == [1, 1]
+
+
+async def test_a_stream_of_one_piece_may_be_left_early() -> None:
+    """A provider that does not stream leaves nothing behind that trio would have to finalise."""
+    scripted("tea", kind=SyncMockProvider)
+    async with AsyncLLM().stream("?") as pieces:
+        async for piece in pieces:
+            assert piece == "tea"
+            break
+    gc.collect()
 
 
 async def test_a_sync_stream_in_an_async_body_shows_what_works() -> None:

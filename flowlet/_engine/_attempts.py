@@ -52,7 +52,8 @@ class InFlight:
         """Count *attempt* as under way."""
         self.calls.add(attempt)
         try:
-            yield
+            with attempt.hold.around():
+                yield
         finally:
             self.calls.discard(attempt)
 

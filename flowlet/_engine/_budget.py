@@ -4,6 +4,9 @@ A call is let through when it fits beside those in flight, or when none is in fl
 is left: so a budget is exceeded by one call at most. One that does not fit now waits for those in
 flight; when the budget is used up it is refused, before anything is sent. A paid answer is never
 dropped. Until its call begins, a reservation is its caller's to give back; then it is the call's.
+
+A call may be made within another one: in the loop over a stream, or by a provider. Those around it
+can't end before it does, so nobody waits for them while it waits.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any
 
@@ -74,21 +78,26 @@ class Meter:
         self._lock = threading.Lock()
         self._spent = Amount()
         self._reserved = Amount()
+        self._holds: set[Hold] = set()
         self._waiting: list[Callable[[], object]] = []
 
-    def reserve(self, amount: Amount, wake: Callable[[], object]) -> bool:
-        """Reserve *amount*; False to try again when *wake* was called.
+    def reserve(self, hold: Hold, wake: Callable[[], object]) -> bool:
+        """Reserve what *hold* may use; False to try again when *wake* was called.
 
         Raises:
             BudgetExceeded: the budget is used up.
         """
-        limits = self._limits(amount)
+        limits = self._limits(hold.amount)
         with self._lock:
-            self._refuse_when_used_up(limits)
-            if self._reserved.calls and not _fits(self._spent + self._reserved + amount, limits):
+            stuck = all(other.waits_for for other in self._holds)
+            gone = Amount(self._reserved.calls) if stuck else Amount()  # calls, whatever they come to use
+            self._refuse_when_used_up(self._spent + gone, limits)
+            reserved = self._reserved + hold.amount
+            if not (stuck or _fits(self._spent + reserved, limits)):
                 self._waiting.append(wake)
                 return False
-            self._reserved += amount
+            self._holds.add(hold)
+            self._reserved = reserved
             return True
 
     def _limits(self, amount: Amount) -> _Limits:
@@ -96,17 +105,23 @@ class Meter:
         names = ("calls", "tokens") if amount.free else ("calls", "tokens", "cost")
         return [(name, limit) for name in names if (limit := getattr(self.budget, name)) is not None]
 
-    def _refuse_when_used_up(self, limits: _Limits) -> None:
+    def _refuse_when_used_up(self, spent: Amount, limits: _Limits) -> None:
         for name, limit in limits:
-            spent = getattr(self._spent, name)
-            if spent >= limit:
-                raise BudgetExceeded(self.of, _said(name, limit), _said(name, spent))
+            so_far = getattr(spent, name)
+            if so_far >= limit:
+                raise BudgetExceeded(self.of, _said(name, limit), _said(name, so_far))
 
-    def settle(self, reserved: Amount, spent: Amount) -> None:
-        """Put what was *spent* in the place of what was *reserved*."""
+    def settle(self, hold: Hold, spent: Amount) -> None:
+        """Put what was *spent* in the place of what *hold* reserved."""
         with self._lock:
-            self._reserved -= reserved
+            self._holds.discard(hold)
+            self._reserved -= hold.amount
             self._spent += spent
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those who wait try again."""
+        with self._lock:
             waiting, self._waiting = self._waiting, []
         for wake in waiting:
             wake()
@@ -122,10 +137,15 @@ def _said(name: str, value: Any) -> str:
     return f"{value} {name.removesuffix('s') if value == 1 else name}"
 
 
+_within: ContextVar[Hold | None] = ContextVar("flowlet_call", default=None)
+"""The innermost call that is under way around this place, where a budget holds it."""
+
+
 class Hold:
     """The reservations of one call, from the innermost budget to the process's.
 
-    State: where something is held, and who has claimed it: the call that began, or the caller that gave it up.
+    State: where something is held; who has claimed it, the call that began or the caller that gave it up; and
+    for which calls within it this one waits.
     """
 
     def __init__(
@@ -135,7 +155,9 @@ class Hold:
         refused: Callable[[BudgetExceeded], object] = lambda exc: None,
     ) -> None:
         self._meters = meters
-        self._amount = amount
+        self.amount = amount
+        self.waits_for: set[Hold] = set()
+        self._around = _within.get() if meters else None
         self._refused = refused
         self._held: list[Meter] = []
         self._claim = threading.Lock()
@@ -149,11 +171,12 @@ class Hold:
             RunStopped: *scope* was stopped.
         """
         try:
-            for meter in self._meters:
-                latch = Latch()
-                while not self._reserve(meter, latch.set):
-                    park(latch, scope)
-                    scope.check()
+            with self._waiting():
+                for meter in self._meters:
+                    latch = Latch()
+                    while not self._reserve(meter, latch.set):
+                        park(latch, scope)
+                        scope.check()
             yield
         finally:
             self.give_up()
@@ -166,24 +189,52 @@ class Hold:
             BudgetExceeded: a budget is used up.
         """
         try:
-            for meter in self._meters:
-                waiter = current_port().waiter()
-                while not self._reserve(meter, waiter.wake):
-                    await waiter.wait()
+            with self._waiting():
+                for meter in self._meters:
                     waiter = current_port().waiter()
+                    while not self._reserve(meter, waiter.wake):
+                        await waiter.wait()
+                        waiter = current_port().waiter()
             yield
         finally:
             self.give_up()
 
     def _reserve(self, meter: Meter, wake: Callable[[], object]) -> bool:
         try:
-            held = meter.reserve(self._amount, wake)
+            held = meter.reserve(self, wake)
         except BudgetExceeded as exc:
             self._refused(exc)
             raise
         if held:
             self._held.append(meter)
         return held
+
+    @contextmanager
+    def _waiting(self) -> Generator[None]:
+        """Let the calls around this one be known to wait for it, so that others don't wait for them."""
+        outer = self._around
+        while outer is not None:
+            outer.waits_for.add(self)
+            for meter in tuple(outer._held):
+                meter.wake()
+            outer = outer._around
+        try:
+            yield
+        finally:
+            outer = self._around
+            while outer is not None:
+                outer.waits_for.discard(self)
+                outer = outer._around
+
+    @contextmanager
+    def around(self) -> Generator[None]:
+        """Let the calls that are made in the block be known to be within this one."""
+        outer = _within.get()
+        _within.set(self if self._meters else outer)
+        try:
+            yield
+        finally:
+            _within.set(outer)  # no token: a stream may be closed in another context
 
     def begin(self) -> bool:
         """Claim the reservations for the call; False when its caller has given it up: then it must not be made."""
@@ -200,4 +251,4 @@ class Hold:
         """Settle what was reserved, once."""
         held, self._held = self._held, []
         for meter in held:
-            meter.settle(self._amount, spent)
+            meter.settle(self, spent)

@@ -282,9 +282,14 @@ class _InFlight:
     async def _run(self, done: Callable[[], object]) -> None:
         if not self._one.hold.begin():
             return
-        started = time.perf_counter()
-        calls = process.of(InFlight).calls
-        calls.add(self._one)
+        try:
+            with process.of(InFlight).during(self._one):
+                await self._booked(time.perf_counter())
+        finally:
+            done()
+
+    async def _booked(self, started: float) -> None:
+        """Make the attempt, which is booked also when it is cancelled."""
         try:
             with self._limit:
                 await self._attempt(started)
@@ -295,8 +300,6 @@ class _InFlight:
                 )
                 self._one.failed(self._error, time.perf_counter() - started)
                 self._finished = True
-            calls.discard(self._one)
-            done()
 
     async def _attempt(self, started: float) -> None:
         one, target = self._one, self._one.place.target

@@ -180,14 +180,14 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
     if method is None or attempts.middleware():
         whole = await acomplete(target, request)
         check_ending(whole)
-        yield _one(whole.text)
+        yield _One(whole.text)
         return
     await ready(target)
     out = await aguarded(attempts, request)
     memo = attempts.memo(out.request)
     known = attempts.known(out.request, memo)
     if known is not None:
-        yield _one(out.restored(known).text)
+        yield _One(out.restored(known).text)
         return
     one = attempts.attempt(out.request, memo=memo)
     async with one.hold.ataken():
@@ -214,8 +214,19 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
         await one.akeep(total.completion)
 
 
-async def _one(text: str) -> AsyncIterator[str]:
-    yield text
+class _One:
+    """A whole answer as a stream of one piece. No generator, so that nothing is left to finalise on trio."""
+
+    def __init__(self, text: str) -> None:
+        self._left = [text]
+
+    def __aiter__(self) -> _One:
+        return self
+
+    async def __anext__(self) -> str:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 class _Texts:
