@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -45,6 +46,8 @@ from flowlet import (
     with_options,
     workflow,
 )
+from flowlet.entries import Entry, JournalledRun
+from flowlet.journals import MemoryJournal, SQLiteJournal
 from flowlet.messages import Delta, Request
 from flowlet.testing import AsyncMockLLM, MockLLM, MockProvider
 
@@ -446,3 +449,44 @@ def safety() -> None:
     flowlet.configure(pii=guard, inputs=flowlet.InputLimits(size=1000))
     flowlet.pii.Guard("hide")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     with_options(sync_flow, middleware=[guard])
+
+
+# --- journal and cache --------------------------------------------------------------------------
+
+
+@step(cache=True)
+def cached(text: str) -> Label:
+    """A step that keeps its results is the function that it was."""
+    return Label(text)
+
+
+class Till:
+    """Something that is no data."""
+
+    @step(cache=timedelta(hours=1))
+    def price(self: Annotated["Till", flowlet.ExcludeFromKey], of: str) -> float:
+        """A method leaves its object out of the key."""
+        return len(of)
+
+
+async def recorded_runs() -> None:
+    """A journal is a path or a store; what is recorded is JSON, what is resumed is of any type."""
+    with_options(sync_flow, journal="runs.db", run_id="tea-1", changed_code="rerun")
+    with_options(sync_flow, journal=Path("runs.db"))
+    store = SQLiteJournal("runs.db")
+    flowlet.configure(journal=store, changed_code="reuse")
+    assert_type(flowlet.recorded_runs(store), list[JournalledRun])
+    found = flowlet.recorded("tea-1", store)
+    assert_type(found, flowlet.RecordedRun)
+    assert_type(found.entries, tuple[Entry, ...])
+    assert_type(found.usage, Usage)
+    assert_type(found.error, str | None)
+    flowlet.resume("tea-1", sync_flow, journal="runs.db", changed_code="error")
+    await flowlet.aresume("tea-1", journal=MemoryJournal())
+    flowlet.rewind("tea-1", "cached", "runs.db")
+    flowlet.forget_runs(["tea-1"], "runs.db")
+    assert_type(cached("a"), Label)
+    assert_type(Till().price("tea"), float)
+    step(cache=str.lower)(cached)
+    with_options(sync_flow, changed_code="maybe")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    step(cache="yes")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
