@@ -114,7 +114,26 @@ PLANTED = [
     Planted(
         "spaces in braces",
         TOPIC + '  a: {prompt: "On { topic }"}\n',
-        (":3:19", "write {topic} without spaces"),
+        (":3:19", "{ topic } is text, no reference; write {topic}"),
+    ),
+    Planted(
+        "the path of an input", TOPIC + '  a: {prompt: "On {inputs.topic}"}\n', (":3:19", "write {topic}")
+    ),
+    Planted(
+        "the path of a part of a step",
+        STEPS + '  b: {prompt: x}\n  a: {prompt: "On {steps.b.title}"}\n',
+        (":3:19", "only whole values are referred to, as {b}"),
+    ),
+    Planted("braces of others", TOPIC + '  a: {prompt: "On {{ topic }}"}\n', (":3:19", "write {topic}")),
+    Planted(
+        "a for_each of a name without braces",
+        "inputs: {points: 'list[str]'}\nsteps: {a: {for_each: points, prompt: '{item}'}}\n",
+        (":2:9", "expected a list, found str; did you mean {points}?"),
+    ),
+    Planted(
+        "an output of a name without braces",
+        STEPS + "  a: {prompt: x}\noutput: a\n",
+        (":3:9", "output is the text a; did you mean {a}?"),
     ),
     Planted(
         "an item outside of a for_each",

@@ -128,6 +128,8 @@ class _Types:
         if found is None:
             place = items.references[0].place if items.references else step.place
             why = self.why_null(items, hint)
+            if isinstance(items, Constant) and isinstance(items.data, str) and items.data in seen:
+                why = f"; did you mean {{{items.data}}}?"
             self.fault(place, f"{step.name}.for_each: expected a list, found {told(hint)}{why}")
             return Any
         return found

@@ -25,6 +25,9 @@ def read_plan(node: Node, name: str, faults: list[Fault]) -> Plan:
     reading = _Reading(faults)
     inputs = {n: reading.input(n, part) for n, part in _parts(node, "inputs")}
     steps = {n: reading.step(n, part, node.parts["steps"].keys[n]) for n, part in _parts(node, "steps")}
+    output = node.parts.get("output")
+    if output is not None and isinstance(output.data, str) and output.data in (*inputs, *steps):
+        reading.fault(output.place, f"output is the text {output.data}; did you mean {{{output.data}}}?")
     last = Reference(list(steps)[-1], node.place) if steps else Constant(None)
     return Plan(
         _text(node, "name") or name,

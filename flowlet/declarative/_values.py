@@ -34,7 +34,11 @@ __all__ = [
 
 Hints = Mapping[str, Any]
 Scope = Mapping[str, Any]
-_PART = re.compile(r"(?<!\{)\{\s*([^\W\d]\w*)(?:\.\w+|\[[^\[\]{}]*\])*(?:!\w)?\s*\}(?!\})")
+_NAME = r"[^\W\d]\w*"
+_LIKE_A_REFERENCE = re.compile(  # {topic.title}, {inputs.topic}, { topic }, {topic!r}, {{ topic }}
+    rf"(?<!\{{)(?:\{{\{{\s+(?P<doubled>{_NAME})\s+\}}\}}"
+    rf"|\{{\s*(?:(?:inputs|steps)\.)?(?P<name>{_NAME})(?:\.\w+|\[[^\[\]{{}}]*\])*(?:!\w)?\s*\}})(?!\}})"
+)
 
 
 @frozen
@@ -156,17 +160,18 @@ def references_in(node: Node, template: Template) -> tuple[Reference, ...]:
 def misused(node: Node, known: Mapping[str, object]) -> Iterator[Fault]:
     """What in the texts of *node* looks like a reference to a *known* name, and is none."""
     if isinstance(node.data, str):
-        for found in _PART.finditer(node.data):
-            if found[1] in known and found[0] != f"{{{found[1]}}}":
-                yield Fault(node.part(found.start(), len(found[0])), _advice(found[0], found[1]))
+        for found in _LIKE_A_REFERENCE.finditer(node.data):
+            name = found["doubled"] or found["name"]
+            if name in known and found[0] != f"{{{name}}}":
+                yield Fault(node.part(found.start(), len(found[0])), _advice(found[0], name))
     elif isinstance(node.data, tuple | dict):
         for inner in node.data.values() if isinstance(node.data, dict) else node.data:
             yield from misused(inner, known)
 
 
 def _advice(text: str, name: str) -> str:
-    if text[1:-1].strip() == name:
-        return f"{text} is text, no reference; write {{{name}}} without spaces"
+    if text.strip("{ }") in (name, f"inputs.{name}", f"steps.{name}"):
+        return f"{text} is text, no reference; write {{{name}}}"
     return (
         f"{text} is text: only whole values are referred to, as {{{name}}}. "
         f'Take the part in a step of its own: use: module:function, with: {{{name}: "{{{name}}}"}}'
