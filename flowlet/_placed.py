@@ -138,7 +138,7 @@ class _Reading:
         if name in section.fields:
             return f"{name} can't be set in a file; pass it to configure({name}=...)"
         where = f" in {'.'.join(path)}" if path else ""
-        near = nearest(name, section.in_files)
+        near = section.meant.get(name.lower()) or nearest(name, section.in_files)
         others = [leaf.path[:-1] for leaf in leaves(self.root) if leaf.path[-1] == name]
         if others:
             places = dict.fromkeys(_told(parent, self.root) for parent in others)

@@ -80,13 +80,14 @@ class Section:
     """Settings under one name: the fields of the attrs class *cls*. *variables* are names in the environment.
 
     A field without one in *variables* has the name of its path: ``FLOWLET_LOG_LEVEL`` is ``log.level``. A value
-    in place of the section is taken for its field *short*.
+    in place of the section is taken for its field *short*. *meant* are fields by what others call them.
     """
 
     cls: type
     fields: Mapping[str, Rule | Section | Table]
     variables: Mapping[str, str] = Factory(dict[str, str])
     short: str | None = None
+    meant: Mapping[str, str] = Factory(dict[str, str])
 
     @property
     def in_files(self) -> tuple[str, ...]:

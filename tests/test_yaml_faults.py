@@ -56,6 +56,11 @@ PLANTED = [
         (":3:5", "promt is no key in steps.a", "did you mean prompt?"),
     ),
     Planted(
+        "a key as others call it",
+        STEPS + "  a: {prompt: x}\n  b: {prompt: x, depends_on: a}\n",
+        (":3:18", "depends_on is no key in steps.b; did you mean needs?"),
+    ),
+    Planted(
         "a key at the wrong level",
         "prompt: hello\n" + STEPS + "  a: {prompt: x}\n",
         (":1:1", "prompt is no key; it belongs in steps, under the name of a step"),

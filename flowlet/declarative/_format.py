@@ -147,6 +147,19 @@ TEXTS = ("prompt", "system", "with", "else", "for_each")
 """Keys of a step in whose texts ``{name}`` is a reference."""
 TOGETHER = {"with": "use", "else": "when", "max_concurrency": "for_each", **dict.fromkeys(_PROMPT, "prompt")}
 """Keys of a step, each with another one that it needs."""
+_OTHERS = {
+    "prompt": "template text message",
+    "use": "uses function call run action",
+    "with": "args arguments params parameters inputs",
+    "returns": "output_type response_format response_model schema",
+    "system": "instructions system_prompt",
+    "when": "if condition",
+    "for_each": "foreach map loop each",
+    "max_concurrency": "concurrency parallelism max_parallel",
+    "needs": "depends_on dependencies after requires",
+    "attempts": "retries retry max_attempts",
+}
+"""What other languages of workflows call the keys of a step."""
 NAME = Rule(
     "a name of letters a to z, digits and _, at most 64, that does not begin with a digit and is no word of Python",
     _is_name,
@@ -175,6 +188,7 @@ STEP = Section(
         **_PROMPT,
         **_COMMON,
     },
+    meant={other: ours for ours, others in _OTHERS.items() for other in others.split()},
 )
 WORKFLOW = Section(
     WorkflowFormat,
