@@ -324,7 +324,7 @@ def call(index: int, plan: Plan) -> str:
 
 
 @pytest.mark.parametrize("shop_of", [AsyncShop, SyncShop])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plans=PLANS, limits=LIMITS)
 def test_calls_in_tasks_pass_a_budget_by_one_at_most(
     backend: str, shop_of: Any, plans: list[Plan], limits: Budget
@@ -367,7 +367,7 @@ def test_calls_in_tasks_pass_a_budget_by_one_at_most(
 
 
 @pytest.mark.parametrize("shop_of", [AsyncShop, SyncShop])
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plans=PLANS, limits=LIMITS, own=LIMITS)
 def test_calls_in_threads_pass_a_budget_by_one_at_most(
     backend: str, shop_of: Any, plans: list[Plan], limits: Budget, own: Budget
