@@ -120,8 +120,12 @@ def in_other_thread(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     timeout: float | None = None,
+    *,
+    patient: bool = True,
 ) -> Job:
     """Call *fn* on another thread in *frame* and wait in this one; answer the job, finished unless time ran out.
+
+    A Ctrl-C waits for what is in flight there only when *patient*.
 
     Raises:
         RunStopped: the scope of *frame* was stopped meanwhile.
@@ -136,7 +140,7 @@ def in_other_thread(
         raise
     except BaseException:  # Ctrl-C
         scope.stop("cancelled")
-        settle([job], latch, frame)
+        settle([job], latch, frame) if patient else abandon(job, frame)
         raise
     finally:
         scope.leave()

@@ -96,7 +96,11 @@ def _attempt_in_time(one: Attempt) -> Completion:
         return _attempt(one)
     started, frame, seconds = time.perf_counter(), one.place.frame, one.request.timeout + OVERDUE
     part = frame.below(frame.scope)
-    job = in_other_thread(part, _busy_attempt, (one,), {}, seconds)
+    try:
+        job = in_other_thread(part, _busy_attempt, (one,), {}, seconds, patient=False)
+    except KeyboardInterrupt as exc:
+        one.failed(exc, time.perf_counter() - started, TokenUsage() if one.hold.give_up() else UNKNOWN)
+        raise
     if not job.finished or part.scope.reason == "timeout":  # it may have ended since, as it was told to
         raise _given_up(one, started)
     return job.outcome()  # type: ignore[no-any-return]
