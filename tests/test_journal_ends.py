@@ -328,7 +328,7 @@ def test_a_forked_child_writes_nothing_of_its_parents_run(tmp_path: Path) -> Non
 
 
 _LEFT = """
-import time, sys
+import os, time, sys
 from flowlet import start, step, with_options, workflow
 
 @step
@@ -337,29 +337,41 @@ def first(x: int) -> int:
     return x + 1
 
 @workflow
-async def goes_on(x: int) -> int:
+async def agoes_on(x: int) -> int:
     import anyio
     found = first(x)
-    if sys.argv[0].endswith("left.py"):
+    if not os.path.exists("left"):
         await anyio.sleep(60)
     return found
 
+@workflow
+def goes_on(x: int) -> int:
+    found = first(x)
+    if not os.path.exists("left"):
+        time.sleep(60)
+    return found
+
 if __name__ == "__main__":
-    handle = start(with_options(goes_on, journal="runs.db", run_id="r", backend=sys.argv[1]), 1)
+    body = {"def": goes_on, "async": agoes_on}[sys.argv[1]]
+    handle = start(with_options(body, journal="runs.db", run_id="r", backend=sys.argv[2]), 1)
     while not handle.metrics.steps or handle.metrics.steps[0].state == "running":
         time.sleep(0.005)
 """
 
 
-def test_a_background_run_is_given_back_as_the_interpreter_ends(tmp_path: Path, backend: str) -> None:
+@pytest.mark.parametrize("colour", ["def", "async"])
+def test_a_background_run_is_given_back_as_the_interpreter_ends(
+    colour: str, tmp_path: Path, backend: str
+) -> None:
     """Another process goes on with it, by the command line."""
     (tmp_path / "left.py").write_text(_LEFT)
-    python = [sys.executable, "left.py", backend]
+    python = [sys.executable, "left.py", colour, backend]
     ended = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
     assert ended.stdout == "first\n"
     store = SQLiteJournal(tmp_path / "runs.db")
     assert [(one.state, one.owner) for one in store.runs()] == [("cancelled", None)]
     store.close()
+    (tmp_path / "left").touch()
     command = [sys.executable, "-m", "flowlet", "resume", "r", "--journal", "runs.db"]
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
     assert again.stdout == "2\n"

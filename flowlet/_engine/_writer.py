@@ -164,3 +164,17 @@ class Journals:
                 journal = process.open_journal(key) if key is None or isinstance(key, str) else key
                 found = self._writers[key] = Writer(journal)
         return found
+
+    def settle(self) -> None:
+        """Do what was posted to any of them until now."""
+        for writer in tuple(self._writers.values()):
+            writer.settle()
+
+
+def _settle() -> None:
+    journals = process.existing(Journals)
+    if journals is not None:
+        journals.settle()
+
+
+process.at_end(_settle)
