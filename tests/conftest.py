@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where the mode has stopped nothing, since then it has tested nothing."""
+    if REPLAY and not replay.counts["stops"]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell what went through a journal."""
     if REPLAY:

@@ -35,6 +35,7 @@ _BY_REASON = {
     """,
     "calls in flight when the run was stopped are made again": """
         test_a_nervous_interpreter_loses_nothing
+        test_concurrent_calls_open_once
     """,
     "the mode itself keeps what was passed, and a journal in memory grows": """
         test_a_step_of_an_object_does_not_keep_it_alive
