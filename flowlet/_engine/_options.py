@@ -248,7 +248,7 @@ def check_limits(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     limits = process.settings.inputs
     left = limits.size
     for value in args if not kwargs else (*args, *kwargs.values()):
-        kind: type[object] = type(value)
+        kind = type(value)  # pyright: ignore[reportUnknownVariableType]
         if kind is str and value.isprintable():
             left -= len(value)
         elif kind not in _PLAIN:
