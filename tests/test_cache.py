@@ -11,6 +11,7 @@ import pytest
 from flowlet import (
     LLM,
     InputError,
+    WorkflowTimeout,
     apmap,
     configure,
     last_run,
@@ -127,6 +128,26 @@ async def test_of_equal_calls_in_tasks_one_is_made(anyio_backend: str) -> None:
 
     assert await many() == [4] * 50 + [9] * 50
     assert sorted(ran) == [2, 3]
+
+
+def test_a_call_whose_thread_was_left_behind_holds_nobody_up(trap: Trap) -> None:
+    """Another run makes it anew."""
+
+    @step(cache=True)
+    def stuck(x: int) -> int:
+        ran.append(x)
+        if len(ran) == 1:
+            trap.sleep()
+        return x
+
+    @workflow
+    def calls(x: int) -> int:
+        return stuck(x)
+
+    with pytest.raises(WorkflowTimeout):
+        run(with_options(calls, timeout=0.1), 1)
+    assert run(with_options(calls, timeout=5), 1) == 1
+    assert ran == [1, 1]
 
 
 def test_when_the_one_that_is_made_fails_the_next_is_made(backend: str) -> None:

@@ -28,28 +28,25 @@ class Flights:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: dict[str, list[Callable[[], object]]] = {}
+        self._flights: dict[str, tuple[object, list[Callable[[], object]]]] = {}
 
-    def board(self, key: str, wake: Callable[[], object]) -> bool:
-        """Whether the caller is to make the call; else *wake* comes when that of another has ended."""
+    def board(self, key: str, who: object, wake: Callable[[], object]) -> bool:
+        """Whether *who* is to make the call; else *wake* comes when that of another has ended."""
         with self._lock:
-            waiting = self._waiting.setdefault(key, [])
-            if not waiting:
-                waiting.append(_nobody)
-                return True
-            waiting.append(wake)
-            return False
+            pilot, waiting = self._flights.setdefault(key, (who, []))
+            if pilot is not who:
+                waiting.append(wake)
+            return pilot is who
 
-    def land(self, key: str) -> None:
-        """End the call, and wake who waits."""
+    def land(self, key: str, who: object) -> None:
+        """End the call of *who*, unless it has ended, and wake who waits."""
         with self._lock:
-            waiting = self._waiting.pop(key)
+            pilot, waiting = self._flights.get(key, (None, []))
+            if pilot is not who:
+                return
+            del self._flights[key]
         for wake in waiting:
             wake()
-
-
-def _nobody() -> None:
-    return
 
 
 @frozen(eq=False)

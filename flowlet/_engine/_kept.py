@@ -97,10 +97,12 @@ class Kept:
     def _cached(self, slot: Slot, call: Callable[[], Any]) -> Any:
         flights, scope = process.of(Flights), self._record.scope
         latch = Latch()
-        while not flights.board(slot.key, latch.set):
+        while not flights.board(slot.key, self, latch.set):
             park(latch, scope)
             scope.check()
             latch = Latch()
+        land = partial(flights.land, slot.key, self)
+        scope.on_stop(land)  # its thread may be left behind
         try:
             text = slot.look()
             if text is not None:
@@ -108,15 +110,18 @@ class Kept:
             result = call()
             slot.keep(result)
         finally:
-            flights.land(slot.key)
+            scope.forget(land)
+            land()
         return result
 
     async def _acached(self, slot: Slot, call: Callable[[], Awaitable[Any]]) -> Any:
-        flights = process.of(Flights)
+        flights, scope = process.of(Flights), self._record.scope
         waiter = current_port().waiter()
-        while not flights.board(slot.key, waiter.wake):
+        while not flights.board(slot.key, self, waiter.wake):
             await waiter.wait()
             waiter = current_port().waiter()
+        land = partial(flights.land, slot.key, self)
+        scope.on_stop(land)  # its task may not end
         try:
             text = await _off_loop(slot.look)
             if text is not None:
@@ -125,7 +130,8 @@ class Kept:
             if not isinstance(result, Raised):
                 await _off_loop(slot.keep, result)
         finally:
-            flights.land(slot.key)
+            scope.forget(land)
+            land()
         return result
 
     def _from_cache(self, slot: Slot, text: str) -> Any:
