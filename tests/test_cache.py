@@ -1,7 +1,6 @@
 """Results that are kept across runs: found by code, arguments and model, made once, never errors."""
 
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -33,10 +32,9 @@ failing: list[int] = []
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
+def fresh() -> None:
     ran.clear()
     failing.clear()
-    yield
 
 
 @step(cache=True)
