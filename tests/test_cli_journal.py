@@ -108,7 +108,8 @@ def test_a_failed_run_is_shown_and_resumed(capsys: pytest.CaptureFixture[str]) -
         'inputs  {"topic": "tea"}',
         "outline: completed",
         '→ "About tea"',
-        "offline:offline",
+        "offline:offline: completed",
+        " tokens\n",
         "✗ ValueError: no",
     ):
         assert part in shown

@@ -12,10 +12,11 @@ from typing import Any
 
 from attrs import asdict
 
-from .._codec import to_json
+from .._codec import from_json, to_json
 from ..display._words import cost_of, tokens_of, visible
 from ..entries import ChangedCode, Entry, JournalledRun
 from ..errors import InputError
+from ..messages import Completion
 from ..metrics import Usage
 from ..resuming import RecordedRun, forget_runs, recorded, recorded_runs, resumable, rewind
 from . import _codes
@@ -104,13 +105,22 @@ def _tree(calls: Sequence[Entry], parent: str, indent: str) -> Iterator[str]:
     for entry in calls:
         if entry.parent == parent:
             told = entry.error or _value(entry)
-            attempts = f", {entry.attempts} attempts" if entry.attempts > 1 else ""
-            yield f"{indent}{visible(entry.name)}: {entry.state}, {entry.duration:.3f} s{attempts}"
+            yield f"{indent}{visible(entry.name)}: {', '.join(_facts(entry))}"
             if entry.inputs not in ("", "{}"):
                 yield f"{indent}    ← {_cut(entry.inputs)}"
             if told:
                 yield f"{indent}    {'✗' if entry.error else '→'} {_cut(told)}"
             yield from _tree(calls, entry.key, indent + "    ")
+
+
+def _facts(entry: Entry) -> Iterator[str]:
+    yield entry.state
+    yield f"{entry.duration:.3f} s"
+    if entry.attempts > 1:
+        yield f"{entry.attempts} attempts"
+    if entry.kind == "call" and entry.value:
+        usage = from_json(json.loads(entry.value), Completion).usage
+        yield "unknown tokens" if usage.source == "unknown" else f"{usage.total_tokens:,} tokens"
 
 
 def _value(entry: Entry) -> str:
