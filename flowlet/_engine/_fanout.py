@@ -36,20 +36,20 @@ class _Fan:
         self.scope = Scope(self.frame.scope.run_id, self.frame.scope)
         self.place = self.frame.below(self.scope)
         values = list(items)
-        self._lanes = _lanes(self.place, values)
+        self._in_lane = _lanes(self.place)
         self.results: list[Any] = [_UNFILLED] * len(values)
         self._left = iter(enumerate(values))
         self._lock = threading.Lock()
         self.first: BaseException | None = None
 
-    def next(self) -> tuple[int, Any] | None:
-        """What to do next, or None when all is begun or one has failed."""
-        with self._lock:
-            return None if self.scope.reason is not None else next(self._left, None)
-
-    def place_of(self, index: int) -> Frame:
-        """The place of one call."""
-        return self.place if self._lanes is None else self._lanes[index]
+    def next(self) -> tuple[int, Any, Frame] | None:
+        """What to do next, and its place, or None when all is begun or one has failed."""
+        with self._lock:  # in the order of the items, so that each has the same lane in every run
+            task = None if self.scope.reason is not None else next(self._left, None)
+            if task is None:
+                return None
+            index, item = task
+            return index, item, self.place if self._in_lane is None else self._in_lane(item)
 
     def fail(self, exc: BaseException) -> None:
         """Remember the first failure and end the rest."""
@@ -76,12 +76,13 @@ class _Fan:
         return self.results
 
 
-def _lanes(place: Frame, items: Sequence[Any]) -> Sequence[Frame] | None:
+def _lanes(place: Frame) -> Callable[[object], Frame] | None:
+    """What gives each item a place of its own, in a run with a journal."""
     if place.run is None or place.run.place is None:
         return None
-    from ._places import lanes  # imported with the first run that is journalled
+    from ._places import lane_of  # imported with the first run that is journalled
 
-    return lanes(place, items)
+    return partial(lane_of, place)
 
 
 def map_in_threads(fn: Function, items: Iterable[Any], max_concurrency: int) -> list[Any]:
@@ -123,9 +124,9 @@ def _run_workers(fan: _Fan, fn: Function, workers: int) -> None:
 
     def work() -> None:
         while (task := fan.next()) is not None:
-            index, item = task
+            index, item, place = task
             try:
-                fan.results[index] = context.copy().run(_enter, fan.place_of(index), fn, item)
+                fan.results[index] = context.copy().run(_enter, place, fn, item)
             except BaseException as exc:  # noqa: BLE001 -- raised by finish()
                 fan.fail(exc)
 
@@ -161,8 +162,8 @@ async def map_in_tasks(fn: Function, items: Iterable[Any], max_concurrency: int)
     port = current_port()
     call = _caller(fn, port)
 
-    async def one(index: int, item: Any) -> None:
-        current.set(fan.place_of(index))
+    async def one(index: int, item: Any, place: Frame) -> None:
+        current.set(place)
         try:
             fan.results[index] = await call(item)
         except BaseException as exc:

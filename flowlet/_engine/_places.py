@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from .._codec import to_json
@@ -53,9 +53,9 @@ def child_place(
     return Place(session, memo.key, memo.key, memo)
 
 
-def lanes(frame: Frame, items: Sequence[Any]) -> list[Frame]:
-    """Give each of several calls below *frame* a place of its own, whatever order they are made in."""
-    return [Lane(frame, frame.scope, _lane(frame, item)) for item in items]
+def lane_of(frame: Frame, item: object) -> Frame:
+    """Give one of several calls below *frame* a place of its own; asked for in the order of the items."""
+    return Lane(frame, frame.scope, _lane(frame, item))
 
 
 def _lane(frame: Frame, item: object) -> str:
