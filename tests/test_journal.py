@@ -493,6 +493,43 @@ def test_changed_code_suspends_the_run(interrupted: MemoryJournal, heard: Heard)
     assert steps.ran == ["end"]
 
 
+def test_what_has_changed_is_told_without_any_observer(
+    journal: MemoryJournal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning names the step, once for all of its calls."""
+
+    def made(how: str) -> Any:
+        changed = changing(how)[0]
+
+        @workflow(name="body")
+        def body(x: int) -> int:
+            found = [changed(x), changed(x)]
+            steps.enter("end")
+            return sum(found)
+
+        return body
+
+    steps.failing.add("end")
+    with pytest.raises(ValueError, match="end"):
+        run(kept(made("old"), journal), 1)
+    steps.failing.clear()
+    assert resume("r", made("new"), journal=journal, changed_code="reuse") == 4
+    assert caplog.text.count("the code of step changed has changed") == 1
+
+
+def test_another_way_is_told_without_any_observer(
+    interrupted: MemoryJournal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning names what was expected and what was found."""
+
+    @workflow(name="body")
+    def body(x: int) -> int:
+        return add(x)
+
+    resume("r", body, journal=interrupted)
+    assert "another way than the recorded one: expected changed, found add" in caplog.text
+
+
 def test_changed_code_runs_again_when_asked(interrupted: MemoryJournal, heard: Heard) -> None:
     """And that is told."""
     assert resume("r", changing("new")[1], journal=interrupted, changed_code="rerun") == 3

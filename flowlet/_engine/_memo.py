@@ -17,7 +17,6 @@ from .._signature import Signature, signature_of
 from ..context import Frame, FullStepRecord, Lane, RunRecord, StepRecord, describe
 from ..entries import Entry
 from ..errors import InputError, JournalError
-from ..events import CodeChanged
 from ..messages import Completion, JsonValue, Request
 from ..metrics import RunState
 from ..settings import process
@@ -107,7 +106,7 @@ class Memo:
         own, session = self._entry, self.session
         if found.code == own.code:
             return True
-        run.emit(CodeChanged(run.info, time.time(), own.name, session.policy))
+        session.tell_changed(run, own.name)
         if session.policy == "error":
             fault = JournalError(
                 f"the code of {own.name!r} has changed since run {session.run_id!r} recorded its result; "

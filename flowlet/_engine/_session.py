@@ -19,7 +19,8 @@ from .._fingerprint import digest
 from .._scope import Scope, guard
 from ..entries import ChangedCode, Entry
 from ..errors import JournalError, RunStopped
-from ..events import BodyDiverged
+from ..events import BodyDiverged, CodeChanged
+from ..settings import process
 from ._loops import current_port
 from ._writer import Writer
 
@@ -48,6 +49,7 @@ class Session:
         self._known: dict[str, Entry] = {}
         self._unused: dict[str, dict[str, str]] = {}
         self._new: dict[str, list[str]] = {}
+        self._changed: set[str] = set()
         self._counts: dict[tuple[str, str, str], int] = {}
         self._phase: Literal["new", "open", "closed"] = "new"
         self._process = os.getpid()
@@ -149,7 +151,15 @@ class Session:
         """Tell when the body of *run* has called something else than is recorded of it."""
         expected, found = self._unused.get(key), self._new.get(key)
         if expected and found:
-            run.emit(BodyDiverged(run.info, time.time(), tuple(expected.values()), tuple(found)))
+            process.notice(BodyDiverged(run.info, time.time(), tuple(expected.values()), tuple(found)))
+
+    def tell_changed(self, run: RunRecord, name: str) -> None:
+        """Tell, once, that the code of *name* has changed since its result was recorded."""
+        with guard:
+            told = name in self._changed
+            self._changed.add(name)
+        if not told:
+            process.notice(CodeChanged(run.info, time.time(), name, self.policy))
 
     # --- entries ---
 

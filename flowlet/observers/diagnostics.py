@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 
 from ..events import (
+    BodyDiverged,
+    CodeChanged,
     Event,
     FailureUnfetched,
     LoopRetired,
@@ -21,7 +23,16 @@ from ._lines import sentence_of
 
 __all__ = ["diagnose"]
 
-_TOLD = (FailureUnfetched, LoopRetired, PIIFound, PluginFailed, RunsCancelledAtExit, ThreadAbandoned)
+_TOLD = (
+    BodyDiverged,
+    CodeChanged,
+    FailureUnfetched,
+    LoopRetired,
+    PIIFound,
+    PluginFailed,
+    RunsCancelledAtExit,
+    ThreadAbandoned,
+)
 
 
 def diagnose(event: Event) -> None:
