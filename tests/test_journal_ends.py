@@ -174,6 +174,31 @@ def test_calls_of_a_fan_out_hang_on_what_called_them(journal: MemoryJournal) -> 
     assert sorted(entry.parent for entry in calls if entry.name == "add") == ["", "", above, above]
 
 
+class Moody:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_items_that_are_no_data_are_told_apart_by_their_order(journal: MemoryJournal) -> None:
+    """Whatever they raise when they are looked at."""
+    nested: list[Any] = []
+    nested.append(nested)
+
+    @workflow
+    def body() -> int:
+        found = pmap(lambda item: roll(), [Moody(), nested, object(), lambda: 1, "\ud800"])
+        found += [start(lambda item: roll(), Moody()).result()]
+        last()
+        return sum(found)
+
+    failing.add("last")
+    with pytest.raises(ValueError, match="last"):
+        run(kept(body, journal))
+    failing.clear()
+    assert run(kept(body, journal)) == 15
+    assert len(rolled) == 6
+
+
 # --- deadlines, cancellation, Ctrl-C -------------------------------------------------------------
 
 

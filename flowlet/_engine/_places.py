@@ -8,7 +8,6 @@ from typing import Any
 from .._codec import to_json
 from .._fingerprint import digest
 from ..context import Frame, Lane, RunRecord
-from ..errors import InputError
 from ..settings import process
 from ..specs import Spec
 from ._memo import Place, canonical, memo_of_child, memo_of_root, parent_at, path_at
@@ -65,7 +64,7 @@ def _lane(frame: Frame, item: object) -> str:
     stands_for = getattr(type(item), "__flowlet_key__", None)
     try:
         told = digest(canonical({"": to_json(item) if stands_for is None else stands_for(item)}))
-    except InputError:
+    except Exception:  # noqa: BLE001 -- an object of the user's, which may raise what it likes; it is no data
         told = ""
     key: str = frame.run.place.session.key_of(path_at(frame), "", told)
     return key
