@@ -21,7 +21,7 @@ from ._loops import current_port, is_cancellation
 from ._memo import Memo, memo_of_step
 from ._retry import Raised
 from ._session import OWN
-from ._threads import Latch
+from ._threads import Latch, here_busy
 
 Function = Callable[..., Any]
 
@@ -149,8 +149,13 @@ class _Value:
 
 
 async def _off_loop(fn: Callable[..., Any], *args: Any) -> Any:
-    """Call *fn*, which may block, on a worker thread."""
-    job = await in_thread(Frame(None, Scope(OUTSIDE)), fn, args, {})
+    """Call *fn*, which may block, on a worker thread; who is cancelled waits for it within the grace."""
+
+    def busy() -> Any:
+        with here_busy():
+            return fn(*args)
+
+    job = await in_thread(Frame(None, Scope(OUTSIDE)), busy, (), {})
     return job.outcome()
 
 
