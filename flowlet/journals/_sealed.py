@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, TypeGuard, cast
 
-__all__ = ["data", "facts", "packed", "proven", "seal", "text"]
+__all__ = ["data", "facts", "listed", "packed", "proven", "seal", "text"]
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -22,7 +22,7 @@ def text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def packed(facts: Mapping[str, object]) -> bytes:
+def packed(facts: Mapping[str, object] | Sequence[object]) -> bytes:
     """Write *facts* as the body of a row."""
     return data(_ENCODER.encode(facts))
 
@@ -30,6 +30,11 @@ def packed(facts: Mapping[str, object]) -> bytes:
 def facts(body: bytes) -> dict[str, Any]:
     """Read the body of a row back."""
     return cast("dict[str, Any]", json.loads(text(body)))
+
+
+def listed(body: bytes) -> list[Any]:
+    """Read the body of a row of plain values back."""
+    return cast("list[Any]", json.loads(text(body)))
 
 
 def seal(ground: bytes, body: bytes) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from sqlite3 import Connection
+from typing import Any
 
 from attrs import evolve
 
@@ -51,10 +52,12 @@ class SQLiteJournal:
         """
         with self._file.transaction("IMMEDIATE") as db:
             for run_id, group in by_run(entries).items():
-                trail = self._file.seen.get(run_id) or self._trail(db, run_id) or self._new(db, run_id)
+                trail = self._file.seen.get(run_id) or self._whole(db, run_id) or self._new(db, run_id)
                 trail, rows = trail.with_entries(group)
                 db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
-                self._runs.put(db, run_id, trail.row())
+                if trail.due:
+                    self._runs.put(db, run_id, trail.row())
+                    trail = evolve(trail, told=trail.entries)
                 self._file.seen[run_id] = trail
 
     def read(self, run_id: str, /) -> Sequence[Entry]:
@@ -79,11 +82,11 @@ class SQLiteJournal:
         """
         with self._file.transaction("DEFERRED") as db:
             rows, known, _ = self._runs.all(db), *self._counted(db)
+            trails = [self._listed(db, run_id, row) for run_id, row in rows.items()]
         if len(rows) != known:
             raise damaged(self.path, f"the list of runs (it has {len(rows)}, and should have {known})")
         with told(self.path):
             owners = Claims.of(self._claims).owners(rows)
-        trails = [Trail.of(run_id, row) for run_id, row in rows.items()]
         newest = sorted(trails, key=lambda trail: trail.number, reverse=True)
         return tuple(
             evolve(run, owner=owners.get(run.run_id)) for trail in newest if (run := trail.run) is not None
@@ -150,6 +153,25 @@ class SQLiteJournal:
     def _trail(self, db: Connection, run_id: str) -> Trail | None:
         row = self._runs.get(db, run_id)
         return None if row is None else Trail.of(run_id, row)
+
+    def _listed(self, db: Connection, run_id: str, row: dict[str, Any]) -> Trail:
+        """Make the trail of a run from its row, with the number of its entries now."""
+        trail = Trail.of(run_id, row)
+        assert trail.run is not None
+        (count,) = db.execute("SELECT MAX(number) FROM entries WHERE run = ?", (data(run_id),)).fetchone()
+        return evolve(trail, run=evolve(trail.run, entries=max(count if isinstance(count, int) else 0, trail.entries)))
+
+    def _whole(self, db: Connection, run_id: str) -> Trail | None:
+        """Tell the trail of a run to its end, which its row may not tell of yet."""
+        trail = self._trail(db, run_id)
+        newest = "SELECT number, digest FROM entries WHERE run = ? ORDER BY number DESC LIMIT 1"
+        found = None if trail is None else db.execute(newest, (data(run_id),)).fetchone()
+        if trail is None or found is None or found[0] == trail.entries:
+            return trail
+        number, last = found
+        if not isinstance(number, int) or not isinstance(last, bytes) or number < trail.entries:
+            raise damaged(self.path, f"run {run_id!r}")
+        return evolve(trail, entries=number, last=last)
 
     def _new(self, db: Connection, run_id: str) -> Trail:
         """Begin a run; one that has entries already has lost its row."""

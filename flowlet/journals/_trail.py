@@ -1,8 +1,9 @@
-"""The entries of a run as a trail: each is sealed on the one before it, and the run's row tells the last seal."""
+"""The entries of a run as a trail: each is sealed on the one before it, and the run's row tells how far it went."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from attrs import fields, frozen
 from ..entries import Entry, JournalledRun
 from ._faults import damaged
 from ._lines import grown
-from ._sealed import data, facts, packed, proven, seal
+from ._sealed import data, listed, packed, proven, seal
 
-__all__ = ["Trail", "Row", "read"]
+__all__ = ["STEPS", "Row", "Trail", "read"]
 
-_DEFAULTS = tuple((a.name, a.default) for a in fields(Entry) if a.name != "run_id")
+STEPS = 64
+"""How many entries the run's row may lag behind: damage that takes the newest of them away is not found."""
+
+_facts = attrgetter(*(a.name for a in fields(Entry) if a.name != "run_id"))
 
 Row = tuple[bytes, int, bytes, bytes]
 """A row: the run, the number of the entry in it, its seal, and its body."""
@@ -23,12 +27,21 @@ Row = tuple[bytes, int, bytes, bytes]
 
 @frozen
 class Trail:
-    """The *run*, None before its first entry; which *number* it has in its journal; the *last* seal of *entries*."""
+    """The *run*, None before its first entry; which *number* it has in its journal; the *last* seal of *entries*.
+
+    *told* is how many of them the run's row tells of.
+    """
 
     run: JournalledRun | None
     number: int
     last: bytes
     entries: int = 0
+    told: int = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether the run's row has to be written anew."""
+        return self.told == 0 or self.entries - self.told >= STEPS
 
     @staticmethod
     def new(run_id: str, number: int) -> Trail:
@@ -40,7 +53,7 @@ class Trail:
         """Make it from the row of its run."""
         last, number = bytes.fromhex(row.pop("last")), row.pop("number")
         run = JournalledRun(run_id, **row)
-        return Trail(run, number, last, run.entries)
+        return Trail(run, number, last, run.entries, run.entries)
 
     def row(self) -> dict[str, object]:
         """Tell the row of its run."""
@@ -65,10 +78,11 @@ class Trail:
         run, last = grown(self.run, entries), self.last
         name, rows = data(run.run_id), list[Row]()
         for number, entry in enumerate(entries, self.entries + 1):
-            body = _packed(entry)
+            body = packed(_facts(entry))
             last = seal(last, body)
             rows.append((name, number, last, body))
-        return Trail(run, self.number, last, self.entries + len(entries)), rows
+        told = self.told if run is self.run else 0  # what lists tell of it has changed
+        return Trail(run, self.number, last, self.entries + len(entries), told), rows
 
 
 def read(
@@ -80,20 +94,19 @@ def read(
         JournalError: one has changed, is lost, or is another's.
     """
     entries, last = list[Entry](), _ground(run_id)
+    told = 0 if trail is None else trail.entries
     for number, found, body in rows:
         if number != len(entries) + 1 or not proven(body, last, found):
             raise damaged(path, f"entry {len(entries) + 1} of run {run_id!r}")
-        entries.append(Entry(run_id, **facts(body)))
+        entries.append(Entry(run_id, *listed(body)))
         last = found
-    known = 0 if trail is None else trail.entries
-    if len(entries) != known or (trail is not None and trail.last != last):
-        raise damaged(path, f"run {run_id!r} (it has {len(entries)} entries, and should have {known})")
+        if trail is not None and number == told and last != trail.last:
+            raise damaged(path, f"entry {number} of run {run_id!r}")
+    if len(entries) < told or (entries and trail is None):
+        raise damaged(path, f"run {run_id!r} (it has {len(entries)} entries, and should have {told})")
     return tuple(entries)
 
 
 def _ground(run_id: str) -> bytes:
     return seal(b"entries", data(run_id))
 
-
-def _packed(entry: Entry) -> bytes:
-    return packed({name: value for name, default in _DEFAULTS if (value := getattr(entry, name)) != default})
