@@ -11,12 +11,13 @@ from ._data.faults import Walk
 from ._data.reading import read
 from ._data.scalars import TEXT
 from ._data.shapes import Items, Shape, Table
-from ._data.writing import write
+from ._data.writing import is_small, write
 from ._signature import Parameter, Signature
 from .errors import InputError
 from .messages import JsonValue
 
 _P = inspect.Parameter
+_VARIADIC = (_P.VAR_POSITIONAL, _P.VAR_KEYWORD)
 
 
 def bound(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -55,8 +56,11 @@ def written(
     faults: list[str] = []
     found: dict[str, JsonValue] = {}
     for p in signature.parameters:
-        if p.keyed:
-            found[p.name], more = _written(p, values[p.name], exact)
+        value = values[p.name]
+        if p.keyed and type(value) in p.as_is and is_small(value) and p.kind not in _VARIADIC:
+            found[p.name] = value
+        elif p.keyed:
+            found[p.name], more = _written(p, value, exact)
             faults += more
     if faults:
         raise InputError(f"{signature} has arguments that can't be written as JSON", (*faults, HOW))

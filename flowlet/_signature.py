@@ -18,6 +18,7 @@ from ._data.faults import Walk
 from ._data.hints import function_hints
 from ._data.shapes import Shape
 from ._data.shaping import shape_of
+from ._data.writing import types_as_is
 from ._value import Shown
 from .errors import InputError
 from .specs import ExcludeFromKey
@@ -35,8 +36,8 @@ _UNKNOWN = inspect.Signature([_P("args", _P.VAR_POSITIONAL), _P("kwargs", _P.VAR
 class Parameter(Shown):
     """A parameter of a function. *hint* is resolved, and Any where there is none.
 
-    *quick* are exact types that fit without a look inside; None says that anything does. *keyed* says that
-    it tells one call from another.
+    *quick* are exact types that fit without a look inside; None says that anything does. *as_is* are those whose
+    values are JSON as they are. *keyed* says that it tells one call from another.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Parameter(Shown):
     hint: Any
     shape: Shape = field(repr=False)
     quick: frozenset[type] | None = field(repr=False)
+    as_is: frozenset[type] = field(repr=False)
     keyed: bool = True
 
 
@@ -96,6 +98,11 @@ class Signature(Shown):
         """The shape of the result and its quick types."""
         shape = shape_of(self.returns)
         return shape, quick_types(shape)
+
+    @cached_property
+    def returned_as_is(self) -> frozenset[type]:
+        """The types whose values are JSON as they are, as the result."""
+        return types_as_is(shape_of(self.returns))
 
     def plainly_takes(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Whether a call fits at first sight. False only says that :meth:`faults` must look."""
@@ -213,4 +220,5 @@ def _parameter(plain: inspect.Parameter, hint: Any) -> Parameter:
     required = plain.default is _P.empty and plain.kind not in _VARIADIC
     shape = shape_of(hint)
     keyed = ExcludeFromKey not in getattr(hint, "__metadata__", ())
-    return Parameter(plain.name, plain.kind, required, plain.default, hint, shape, quick_types(shape), keyed)
+    types = quick_types(shape), types_as_is(shape)
+    return Parameter(plain.name, plain.kind, required, plain.default, hint, shape, *types, keyed)

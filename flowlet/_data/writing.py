@@ -9,7 +9,7 @@ from typing import Any
 from .checking import Visit, first, fits, same_keys
 from .faults import Walk, key_step
 from .reading import chosen, parse
-from .scalars import Scalar, kind_of
+from .scalars import NOTHING, Scalar, kind_of
 from .shapes import (
     Anything,
     Choice,
@@ -39,6 +39,27 @@ def write(walk: Walk, shape: Shape, value: Any) -> Any:
     if not fits(shape, value):
         return _misfit(walk, shape, value)
     return _WRITES[type(shape)](walk, shape, value)
+
+
+def is_small(value: Any) -> bool:
+    """Whether a text, a truth, null or a whole number is no number of too many digits."""
+    return type(value) is not int or -_MOST < value < _MOST
+
+
+_MOST = 2**63
+_NO_TYPES: frozenset[type] = frozenset()
+
+
+def types_as_is(shape: Shape) -> frozenset[type]:
+    """Exact types whose values *shape* writes as they are, as far as :func:`is_small` holds for them."""
+    shape = core(shape)
+    if isinstance(shape, Anything):
+        return _AS_IS
+    if isinstance(shape, Scalar):
+        return _AS_IS.intersection(shape.types) if len(shape.types) == 1 else _NO_TYPES
+    if isinstance(shape, OneOf) and len(shape.members) == 2 and NOTHING in map(core, shape.members):
+        return _NO_TYPES.union(*map(types_as_is, shape.members))
+    return _NO_TYPES
 
 
 def _misfit(walk: Walk, shape: Shape, value: Any) -> None:
@@ -150,6 +171,7 @@ def _warn_of_another(walk: Walk, shape: OneOf, member: Shape, data: Any, value: 
         walk.fault(f"{walk.shown(value)} would be read back as {told}, not {words(member, as_json=False)}")
 
 
+_AS_IS: frozenset[type] = frozenset((str, bool, int, type(None)))  # a float may be no number
 _PLAIN = (str, int, float, bool, type(None), list, dict)
 _WRITES: Mapping[type, Visit] = {
     Scalar: _write_scalar,

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from .._arguments import written
 from .._codec import from_json, to_json
+from .._data.writing import is_small
 from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, digest, fingerprint
 from .._signature import Signature, signature_of
 from ..context import Frame, FullStepRecord, Lane, RunRecord, StepRecord, describe
@@ -35,12 +36,15 @@ SHOWN = 2000
 class Memo:
     """A call, told from all others by its key."""
 
-    __slots__ = ("_began", "_entry", "_returns", "session")
+    __slots__ = ("_as_is", "_began", "_entry", "_returns", "session")
 
-    def __init__(self, session: Session, entry: Entry, returns: Any) -> None:
+    def __init__(
+        self, session: Session, entry: Entry, returns: Any, as_is: frozenset[type] = frozenset()
+    ) -> None:
         self.session = session
         self._entry = entry
         self._returns = returns
+        self._as_is = as_is
         self._began = time.perf_counter()
 
     @property
@@ -58,7 +62,11 @@ class Memo:
         Raises:
             InputError: it can't be written, or holds a secret; every fault is listed.
         """
-        return self._ended("completed", text_of(result, self._returns, self._what()), attempts=attempts)
+        if type(result) in self._as_is and is_small(result):
+            text = _without_secret(str(result) if type(result) is int else _encoded(result), self._what)
+        else:
+            text = text_of(result, self._returns, self._what())
+        return self._ended("completed", text, attempts=attempts)
 
     def answered(self, completion: Completion, cost: object) -> Entry:
         """Say what a model answered, and what that cost."""
@@ -173,12 +181,12 @@ def text_of(value: object, hint: Any, what: str) -> str:
         text = _encoded(to_json(value, hint, exact=True))
     except InputError as exc:
         raise InputError(f"{what} can't be kept", exc.faults) from None
-    return _without_secret(text, what)
+    return _without_secret(text, lambda: what)
 
 
-def _without_secret(text: str, what: str) -> str:
+def _without_secret(text: str, what: Callable[[], str]) -> str:
     if process.redactor.contains_secret(text):
-        raise InputError(f"{what} can't be kept", ("it holds a secret, such as a key of the environment",))
+        raise InputError(f"{what()} can't be kept", ("it holds a secret, such as a key of the environment",))
     return text
 
 
@@ -264,7 +272,7 @@ def _memo(
     shown = process.redactor.redact(text if len(text) <= SHOWN else text[:SHOWN] + "…")
     key = session.key_of(path_at(frame), name, digest(text))
     entry = Entry(session.run_id, key, kind, name, "running", parent_at(frame), shown, code=fingerprint(fn))
-    return Memo(session, entry, signature.returns)
+    return Memo(session, entry, signature.returns, signature.returned_as_is)
 
 
 def memo_of_root(
@@ -294,11 +302,11 @@ def memo_of_root(
         "run",
         run.workflow,
         "running",
-        inputs=_without_secret(inputs, what),
+        inputs=_without_secret(inputs, lambda: what),
         code=fingerprint(fn),
         info=canonical(info),
     )
-    return Memo(session, entry, signature.returns)
+    return Memo(session, entry, signature.returns, signature.returned_as_is)
 
 
 def _home(fn: Callable[..., Any]) -> dict[str, str | None]:
@@ -319,8 +327,3 @@ def memo_of_call(frame: Frame, session: Session, provider: str, request: Request
     key = session.key_of(path_at(frame), name, digest(json.dumps(data, sort_keys=True)))
     return Memo(session, Entry(session.run_id, key, "call", name, "running", parent_at(frame)), Completion)
 
-
-def answer_of(memo: Memo, found: Entry) -> Completion:
-    """The recorded answer of a model, marked as replayed."""
-    answer: Completion = memo.value(found)
-    return evolve(answer, replayed=True)

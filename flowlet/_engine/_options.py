@@ -83,10 +83,11 @@ def in_full(
         return _attempts(spec, fn, record, run, call.args, dict(call.kwargs))
 
     def wrapped() -> Any:
-        wraps = wrapping(run.middleware, StepCall)
+        wraps = wrapping(run.middleware, StepCall) if run.middleware else ()
+        if not wraps:
+            return _attempts(spec, fn, record, run, args, kwargs)
         call = StepCall(spec.name, args, kwargs, run.info)
-        result = through(wraps, call, last, record, lambda: port_of(run))
-        return awaited(result, spec.name) if wraps else result
+        return awaited(through(wraps, call, last, record, lambda: port_of(run)), spec.name)
 
     try:
         if _keeps(spec, run):
@@ -159,16 +160,18 @@ async def ain_full(
 
     async def last(call: StepCall) -> Any:
         result = await _aattempts(spec, fn, original or fn, record, run, call.args, dict(call.kwargs))
-        if wraps and isinstance(result, Raised):
+        if isinstance(result, Raised):
             raise result.error
         return result
 
     async def wrapped() -> Any:
+        if not wraps:
+            return await _aattempts(spec, fn, original or fn, record, run, args, kwargs)
         result = await athrough(wraps, StepCall(spec.name, args, kwargs, run.info), last, record)
-        return awaited(result, spec.name) if wraps else result
+        return awaited(result, spec.name)
 
     try:
-        wraps = wrapping(run.middleware, StepCall)
+        wraps = wrapping(run.middleware, StepCall) if run.middleware else ()
         if _keeps(spec, run):
             result = await _kept()(spec, original or fn, frame, record, run, args, kwargs).aresult(wrapped)
         else:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -170,11 +169,14 @@ class Session:
             JournalError: it could not be written; the run is suspended.
             RunStopped: the run is over.
         """
-        with self._suspending():
-            with guard:
-                self._check()
-                wish = self._writer.post(entry)
+        with guard:
+            self._check()
+            wish = self._writer.post(entry)
+        try:
             self._writer.wait(wish)
+        except JournalError as exc:
+            self.suspend(exc)
+            raise
 
     async def awrite(self, entry: Entry) -> None:
         """Write *entry* while the loop goes on.
@@ -183,24 +185,19 @@ class Session:
             JournalError: it could not be written; the run is suspended.
             RunStopped: the run is over.
         """
-        with self._suspending():
-            waiter = current_port().waiter()
-            with guard:
-                self._check()
-                wish = self._writer.post(entry, waiter.wake)
+        waiter = current_port().waiter()
+        with guard:
+            self._check()
+            wish = self._writer.post(entry, waiter.wake)
+        try:
             await self._writer.await_(wish, waiter)
+        except JournalError as exc:
+            self.suspend(exc)
+            raise
 
     def _check(self) -> None:
         if not self.is_open:
             raise RunStopped(self.run_id, "over")
-
-    @contextmanager
-    def _suspending(self) -> Generator[None]:
-        try:
-            yield
-        except JournalError as exc:
-            self.suspend(exc)
-            raise
 
     def suspend(self, fault: JournalError) -> None:
         """End the run here, resumably: what its outcome is stays open."""
