@@ -7,6 +7,7 @@ show; ours would add arguments, prompts and answers where the plain function sho
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import cast
@@ -16,12 +17,15 @@ from .errors import FlowletError
 
 __all__ = ["conceal"]
 
+_MAY_BE_SUSPENDED = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
+"""What to clear would close, where others go on: one error may be raised in several tasks at once."""
+
 _Group = BaseExceptionGroup[BaseException]
 _OURS = str(Path(__file__).parent)
 
 
 def conceal(exc: BaseException) -> None:
-    """Empty the frames of ours that *exc* and its causes came through; one that still runs is left out.
+    """Empty the frames of ours that *exc* and its causes came through; one that may still go on is left out.
 
     Whoever calls this raises *exc* again with a bare ``raise``, which adds no frame.
     """
@@ -70,6 +74,8 @@ def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
 
 
 def _is_cleared(frame: FrameType) -> bool:
+    if frame.f_code.co_flags & _MAY_BE_SUSPENDED:
+        return False
     try:
         frame.clear()
     except RuntimeError:  # it still runs

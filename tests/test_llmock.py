@@ -138,15 +138,18 @@ def test_a_prompt_too_long_is_told(llmock, call) -> None:
     resilient(llmock, 1, 1)
 
 
-def test_a_real_quota_is_waited_for(llmock, call) -> None:
+@pytest.mark.parametrize("limits", [{"rpm": 60}, {"tpm": 600}], ids=str)
+def test_a_real_quota_is_waited_for(llmock, call, limits) -> None:
     """The wait that it asks for is the true one."""
-    llmock.limits(rpm=60)
-    for number in range(61):
-        call(ask, f"What is tea, {number}?")
+    llmock.limits(**limits)
+    count = 0
+    while count < 61 and (count < 3 or not llmock.verdict().faults):
+        call(ask, f"What is tea, {count}?")
+        count += 1
     verdict = llmock.verdict()
     verdict.assert_ok(strict=True)
-    assert len(verdict.calls) == 61
-    assert verdict.attempts == 61 + verdict.faults
+    assert verdict.faults >= 1
+    assert (len(verdict.calls), verdict.attempts) == (count, count + verdict.faults)
 
 
 def test_a_slow_answer_is_waited_for(llmock, call) -> None:
