@@ -52,11 +52,18 @@ def _cut(error: FlowletError) -> None:
     cause = error.__cause__ or error.__context__
     if cause is None or isinstance(cause, FlowletError):
         return
-    from traceback import format_exception  # only such failures need it
-
-    text = "".join(format_exception(cause))
-    if without_secrets(text) != text:
+    if _may_show_secret(cause):
         error.__cause__ = error.__context__ = None
+
+
+def _may_show_secret(cause: BaseException) -> bool:
+    try:
+        from traceback import format_exception  # only such failures need it, and what knows secrets
+
+        text = "".join(format_exception(cause))
+        return without_secrets(text) != text
+    except OSError:  # no file can be opened, that of a module neither
+        return True
 
 
 def _emptied(traceback: TracebackType | None) -> TracebackType | None:

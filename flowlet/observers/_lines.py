@@ -267,8 +267,7 @@ _SENTENCES: Mapping[type, Callable[[Any], str]] = {
     ),
     PIIFound: lambda e: f"personal data for model {e.model} {_BECAME[e.action]}: {', '.join(e.kinds)}",
     CodeChanged: lambda e: (
-        f"the code of step {e.step} has changed since its result was recorded: "
-        + _POLICIES[e.policy]
+        f"the code of step {e.step} has changed since its result was recorded: " + _POLICIES[e.policy]
     ),
     BodyDiverged: lambda e: (
         f"the body took another way than the recorded one: expected {', '.join(e.expected)}, "
