@@ -74,6 +74,12 @@ def add(x: int) -> int:
 
 
 @step
+def nested(x: int) -> int:
+    did("ran", "nested", x)
+    return got(add(x)) + got(add(x))
+
+
+@step
 async def double(x: int) -> int:
     did("ran", "double", x)
     await anyio.sleep(0)
@@ -150,6 +156,14 @@ async def models(x: int) -> str:
     return got(ask(f"q{x}")) + got(await aask(f"q{x}")) + got(ask(f"q{x}"))
 
 
+@workflow
+def equal(x: int) -> int:
+    def item(value: int) -> int:
+        return got(add(value)) + got(nested(value)) + got(add(value)) + got(run(double, value))
+
+    return sum(pmap(item, [x, x, x + 1, x], max_concurrency=3)) + got(nested(x))
+
+
 SHAPES: dict[str, Any] = {
     "sequence": sequence,
     "sync body": sync_body,
@@ -157,6 +171,7 @@ SHAPES: dict[str, Any] = {
     "child runs": children,
     "retries": retries,
     "models": models,
+    "equal calls": equal,
 }
 
 
