@@ -259,3 +259,29 @@ def test_a_result_that_can_not_be_kept_is_an_error() -> None:
 
     with pytest.raises(InputError, match="the result of step 'opaque' can't be kept"):
         run(opaque)
+
+
+def test_a_call_within_an_equal_call_is_made(backend: str) -> None:
+    """It can't wait for the one that waits for it, nor can one deeper, or in a fan-out."""
+    left = [1, 1]
+
+    @step(cache=True)
+    def again(x: int) -> int:
+        return sum(pmap(deeper, [x])) if left and left.pop() else x
+
+    @step
+    def deeper(x: int) -> int:
+        return again(x) + 1
+
+    @step(cache=True)
+    async def aagain(x: int) -> int:
+        return await aagain(x) + 1 if left and left.pop() else x
+
+    assert run(with_options(workflow(lambda: again(5)), timeout=10)) == 7
+    left.append(1)
+
+    @workflow
+    async def abody() -> int:
+        return await aagain(5)
+
+    assert run(with_options(abody, timeout=10, backend=backend)) == 6

@@ -15,7 +15,7 @@ from .._arguments import written
 from .._codec import from_json, to_json
 from .._fingerprint import digest, fingerprint
 from .._signature import signature_of
-from ..context import FullStepRecord, RunRecord
+from ..context import FullStepRecord, RunRecord, StepRecord
 from ..protocols import Journal
 from ..settings import process
 from ..specs import Spec
@@ -28,17 +28,21 @@ class Flights:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[str, tuple[object, list[Callable[[], object]]]] = {}
+        self._flights: dict[str, tuple[StepRecord, list[Callable[[], object]]]] = {}
 
-    def board(self, key: str, who: object, wake: Callable[[], object]) -> bool:
-        """Whether *who* is to make the call; else *wake* comes when that of another has ended."""
+    def board(self, key: str, who: StepRecord, wake: Callable[[], object]) -> bool:
+        """Whether *who* is to make the call; else *wake* comes when that of another has ended.
+
+        A call within the one that is being made can't wait for it: it is made, too.
+        """
         with self._lock:
             pilot, waiting = self._flights.setdefault(key, (who, []))
-            if pilot is not who:
+            may = pilot is who or _is_within(who, pilot)
+            if not may:
                 waiting.append(wake)
-            return pilot is who
+            return may
 
-    def land(self, key: str, who: object) -> None:
+    def land(self, key: str, who: StepRecord) -> None:
         """End the call of *who*, unless it has ended, and wake who waits."""
         with self._lock:
             pilot, waiting = self._flights.get(key, (None, []))
@@ -47,6 +51,16 @@ class Flights:
             del self._flights[key]
         for wake in waiting:
             wake()
+
+
+def _is_within(step: StepRecord, other: StepRecord) -> bool:
+    """Whether *step* was called, in its run, in the body of *other*."""
+    if step.run is not other.run or step.run is None:
+        return False
+    above = step.parent
+    while above is not None and above != other.index:
+        above = step.run.steps[above].parent
+    return above is not None
 
 
 @frozen(eq=False)
