@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from functools import cached_property
 from os import PathLike
@@ -242,12 +243,18 @@ def rewind(run_id: str, step: str, journal: str | PathLike[str] | Journal | None
     if first is None:
         names = ", ".join(dict.fromkeys(entry.name for entry in found.calls if entry.kind != "call"))
         raise JournalError(f"run {run_id!r} has no recorded step {step!r}; it has {names or 'none'}")
+    with _claimed(store, run_id):
+        own = evolve(found.entries[0], state="pending", at=time.time())
+        store.append([*_undone(found.entries, first), own])
+
+
+@contextmanager
+def _claimed(store: Journal, run_id: str) -> Iterator[None]:
     owner = store.claim(run_id)
     if owner is not None:
         raise JournalError(f"run {run_id!r} is being executed by {owner}")
     try:
-        own = evolve(found.entries[0], state="pending", at=time.time())
-        store.append([*_undone(found.entries, first), own])
+        yield
     finally:
         store.release(run_id)
 
@@ -268,9 +275,13 @@ def _undone(entries: Sequence[Entry], first: int) -> Iterator[Entry]:
 
 
 def forget_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal | None = None) -> None:
-    """Drop runs from the journal, with all that is recorded of them.
+    """Drop runs from the journal, with all that is recorded of them, damaged ones too.
 
     Raises:
-        JournalError: it can't be written.
+        JournalError: it can't be written, or somebody executes one of them; then none is dropped.
     """
-    _store(journal).forget(run_ids)
+    store = _store(journal)
+    with ExitStack() as claims:
+        for run_id in dict.fromkeys(run_ids):
+            claims.enter_context(_claimed(store, run_id))
+        store.forget(run_ids)

@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from flowlet.cli import main
+from flowlet.journals import SQLiteJournal
 
 FLOWS = """\
 import os
@@ -155,6 +158,44 @@ def test_prune_drops_old_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "0 runs dropped\n1 run dropped\n"
     assert main(["prune", "--older-than", "soon"]) == 2
     assert "write a number and s, m, h, d or w: 30d" in capsys.readouterr().err
+
+
+def test_prune_drops_a_damaged_run_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that the others can be listed again."""
+    run_it("--run-id", "one")
+    run_it("--run-id", "two")
+    with closing(sqlite3.connect(os.environ["FLOWLET_JOURNAL"])) as db, db:
+        db.execute("UPDATE runs SET body = CAST('{}' AS BLOB) WHERE name = CAST('one' AS BLOB)")
+    assert main(["runs"]) == 2
+    assert "run 'one'" in capsys.readouterr().err
+    assert main(["prune", "one"]) == 0
+    assert capsys.readouterr().out == "not in the journal any more: one\n"
+    assert main(["runs", "--json"]) == 0
+    assert [run["run_id"] for run in json.loads(capsys.readouterr().out)] == ["two"]
+    assert main(["prune"]) == 2
+    assert main(["prune", "two", "--older-than", "1d"]) == 2
+
+
+def test_prune_leaves_a_run_that_is_executed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also when it is named."""
+    run_it("--run-id", "one")
+    journal = SQLiteJournal(os.environ["FLOWLET_JOURNAL"])
+    journal.claim("one")
+    assert main(["prune", "one"]) == 2
+    assert "run 'one' is being executed by this process" in capsys.readouterr().err
+    journal.release("one")
+    assert main(["prune", "one"]) == 0
+
+
+def test_rerun_says_what_becomes_of_changed_code(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run would stop at it otherwise."""
+    assert run_it("--run-id", "r") == 0
+    (project / "journalled_flows.py").write_text(FLOWS.replace("About", "On"))
+    sys.modules.pop("journalled_flows", None)
+    assert main(["rerun", "r", "--from", "ask", "-q"]) == 1
+    assert main(["rerun", "r", "--from", "ask", "-q", "--changed-code", "rerun"]) == 0
+    assert main(["show", "r"]) == 0
+    assert "On tea" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,7 @@ def rerun(
     *,
     from_: Annotated[str, Parameter(name="--from", metavar="STEP")],
     journal: Store = None,
+    changed_code: Literal["error", "reuse", "rerun"] | None = None,
     json: Json = False,
     quiet: Quiet = False,
     traceback: Flag = False,
@@ -292,6 +293,7 @@ def rerun(
         run: the run's id.
         from_: the step whose first call, and all that came after it, is made again.
         journal: the journal; without it that of the settings.
+        changed_code: what becomes of a recorded result when the code of its step has changed since.
         json: write result, error and metrics as one JSON object.
         quiet: don't show the progress of the run.
         traceback: show the whole traceback of a failure.
@@ -300,30 +302,30 @@ def rerun(
     from ._run import Request
 
     request = Request(None, None, quiet)
-    return _guarded(
-        lambda: rerun_from(run, from_, journal, request, json, _whole(traceback)), json, traceback
-    )
+    work = partial(rerun_from, run, from_, journal, changed_code, request, json, _whole(traceback))
+    return _guarded(work, json, traceback)
 
 
 @app.command
 def prune(
-    *,
-    older_than: Annotated[str, Parameter(metavar="AGE")],
+    *run: Annotated[str, Parameter(metavar="RUN")],
+    older_than: Annotated[str | None, Parameter(metavar="AGE")] = None,
     state: Literal["completed", "failed", "cancelled", "timeout", "running"] = "completed",
     journal: Store = None,
     json: Json = False,
 ) -> int:
-    """Drop old runs from a journal, with all that it knows of them.
+    """Drop runs from a journal, with all that it knows of them: those that are named, or old ones.
 
     Args:
+        run: the ids of the runs, which may be damaged.
         older_than: those that ended, or began where they did not end, so long ago: 30d, 12h, 45m.
-        state: only those in this state.
+        state: of old ones, only those in this state.
         journal: the journal; without it that of the settings.
         json: write one JSON object.
     """
     from ._journal import prune_runs
 
-    return _guarded(lambda: prune_runs(older_than, state, journal, json), json)
+    return _guarded(lambda: prune_runs(run, older_than, state, journal, json), json)
 
 
 @app.command

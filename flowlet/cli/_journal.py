@@ -165,31 +165,45 @@ def _killed(run: JournalledRun) -> bool:
 
 
 def rerun_from(
-    run_id: str, step: str, journal: str | None, request: Request, as_json: bool, whole: bool
+    run_id: str,
+    step: str,
+    journal: str | None,
+    changed_code: ChangedCode | None,
+    request: Request,
+    as_json: bool,
+    whole: bool,
 ) -> int:
     """Run a recorded run again from *step* on."""
     rewind(run_id, step, journal)
-    return execute(partial(resumable, run_id, None, journal, None), request, as_json, whole)
+    return execute(partial(resumable, run_id, None, journal, changed_code), request, as_json, whole)
 
 
-def prune_runs(age: str, state: str, journal: str | None, as_json: bool) -> int:
-    """Drop the runs in *state* that are older than *age*, and tell them.
+def prune_runs(names: Sequence[str], age: str | None, state: str, journal: str | None, as_json: bool) -> int:
+    """Drop the runs with these *names*, or those in *state* that are older than *age*, and tell them.
 
     Raises:
-        InputError: *age* is none.
+        InputError: neither or both are asked for, or *age* is none.
     """
+    if bool(names) == (age is not None):
+        raise InputError("name the runs to drop, or say how old they are: --older-than 30d")
+    dropped = list(names) if age is None else _older(age, state, journal)
+    forget_runs(dropped, journal)
+    if as_json:
+        write_json({"dropped": dropped})
+    elif names:
+        print(f"not in the journal any more: {', '.join(map(visible, names))}")
+    else:
+        print(f"{len(dropped)} runs dropped" if len(dropped) != 1 else "1 run dropped")
+    return _codes.OK
+
+
+def _older(age: str, state: str, journal: str | None) -> list[str]:
     found = _AGE.fullmatch(age.strip())
     if found is None:
         raise InputError(f"--older-than {age!r} is no age; write a number and s, m, h, d or w: 30d")
     oldest = time.time() - float(found[1]) * _SECONDS[found[2]]
-    old = [
+    return [
         run.run_id
         for run in recorded_runs(journal)
         if run.state == state and run.owner is None and (run.ended or run.started) < oldest
     ]
-    forget_runs(old, journal)
-    if as_json:
-        write_json({"dropped": old})
-    else:
-        print(f"{len(old)} runs dropped" if len(old) != 1 else "1 run dropped")
-    return _codes.OK
