@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ._data.checking import walked
 from ._data.faults import Walk
@@ -71,7 +71,7 @@ HOW = "what is no data, such as a client, is left out with Annotated[..., flowle
 
 
 def _written(p: Parameter, value: Any, exact: bool) -> tuple[JsonValue, tuple[str, ...]]:
-    stands_for = None if exact else getattr(type(value), "__flowlet_key__", None)
+    stands_for = None if exact else getattr(type(cast("object", value)), "__flowlet_key__", None)
     if stands_for is not None:
         return stands_for(value), ()
     return walked(write, Walk(p.name, json=False, exact=exact), _whole(p), value)
@@ -111,4 +111,3 @@ def read_back(signature: Signature, data: Mapping[str, JsonValue]) -> tuple[list
     if faults:
         raise InputError(f"{signature} can't take the recorded arguments", tuple(faults))
     return args, kwargs
-

@@ -60,4 +60,6 @@ def told(hint: Any) -> str:
     """What *hint* is called, as it is written in source."""
     if hint is None or hint is type(None):
         return "None"
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+    return (
+        hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+    )

@@ -99,6 +99,7 @@ LLMProvider = SyncProvider | AsyncProvider
   to: sync code calls it on a thread that can be left behind.
 """
 
+
 class StepPlugin(Protocol):
     """A step that holds something open while it is used: a connection, a process, a model in memory.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from functools import cached_property
@@ -249,7 +249,7 @@ def rewind(run_id: str, step: str, journal: str | PathLike[str] | Journal | None
 
 
 @contextmanager
-def _claimed(store: Journal, run_id: str) -> Iterator[None]:
+def _claimed(store: Journal, run_id: str) -> Generator[None]:
     owner = store.claim(run_id)
     if owner is not None:
         raise JournalError(f"run {run_id!r} is being executed by {owner}")

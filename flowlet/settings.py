@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from .redaction import Redactor
     from .specs import Backend
 
-__all__ = ["Budgets", "InputLimits", "LogSettings", "OpenAISettings", "Settings", "check", "configure", "process", "wrong"]
+__all__ = [
+    "Budgets",
+    "InputLimits",
+    "LogSettings",
+    "OpenAISettings",
+    "Settings",
+    "check",
+    "configure",
+    "process",
+    "wrong",
+]
 
 T = TypeVar("T")
 

@@ -34,9 +34,9 @@ from flowlet import (
 from flowlet.errors import ProviderError
 from flowlet.events import (
     BudgetRefused,
-    PIIFound,
     FailureUnfetched,
     LoopRetired,
+    PIIFound,
     PluginFailed,
     RunInfo,
     RunsCancelledAtExit,

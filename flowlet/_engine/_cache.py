@@ -45,10 +45,11 @@ class Flights:
     def land(self, key: str, who: StepRecord) -> None:
         """End the call of *who*, unless it has ended, and wake who waits."""
         with self._lock:
-            pilot, waiting = self._flights.get(key, (None, []))
-            if pilot is not who:
+            found = self._flights.get(key)
+            if found is None or found[0] is not who:
                 return
             del self._flights[key]
+            waiting = found[1]
         for wake in waiting:
             wake()
 

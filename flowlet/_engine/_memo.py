@@ -326,4 +326,3 @@ def memo_of_call(frame: Frame, session: Session, provider: str, request: Request
     data = to_json(evolve(request, timeout=0.0), Request)
     key = session.key_of(path_at(frame), name, digest(json.dumps(data, sort_keys=True)))
     return Memo(session, Entry(session.run_id, key, "call", name, "running", parent_at(frame)), Completion)
-

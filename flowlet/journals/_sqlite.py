@@ -159,7 +159,9 @@ class SQLiteJournal:
         trail = Trail.of(run_id, row)
         assert trail.run is not None
         (count,) = db.execute("SELECT MAX(number) FROM entries WHERE run = ?", (data(run_id),)).fetchone()
-        return evolve(trail, run=evolve(trail.run, entries=max(count if isinstance(count, int) else 0, trail.entries)))
+        return evolve(
+            trail, run=evolve(trail.run, entries=max(count if isinstance(count, int) else 0, trail.entries))
+        )
 
     def _whole(self, db: Connection, run_id: str) -> Trail | None:
         """Tell the trail of a run to its end, which its row may not tell of yet."""

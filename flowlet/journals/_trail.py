@@ -109,4 +109,3 @@ def read(
 
 def _ground(run_id: str) -> bytes:
     return seal(b"entries", data(run_id))
-
