@@ -460,6 +460,26 @@ def test_a_stream_has_one_display() -> None:
     assert len(stream.getvalue().splitlines()) == 4
 
 
+def test_a_display_needs_no_block(background: str) -> None:
+    """It shows all runs from then on, until it is closed."""
+    stream = io.StringIO()
+    shown = live(stream=stream)
+    run(talk, 1)
+    shown.close()
+    run(talk, 1)
+    assert len(stream.getvalue().splitlines()) == 4
+    assert not process.settings.observers
+
+
+def test_a_display_without_a_block_ends_with_the_program() -> None:
+    """All that happened is told, though the program ends at once."""
+    code = "import flowlet; flowlet.live(); flowlet.run(flowlet.workflow(lambda: None, name='tiny'))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert [line.split()[2] for line in ended.stderr.splitlines()] == ["running", "done"]
+
+
 def test_other_observers_stay() -> None:
     """Those that were there before, and those that came meanwhile."""
     heard: list[Event] = []

@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Protocol, TextIO
+from weakref import WeakSet
 
 from .._engine._threads import started
 from ..events import Event, PluginFailed
@@ -91,28 +92,41 @@ def _tree(stream: TextIO) -> Painter:
     return Tree(stream)
 
 
-@contextmanager
-def live(*, quiet: bool = False, stream: TextIO | None = None) -> Generator[None]:
-    """Show the runs that begin in this block: ``with flowlet.live(): run(talk, "tea")``.
+def live(*, quiet: bool = False, stream: TextIO | None = None) -> ExitStack:
+    """Show runs from now on, or those of a block: ``with flowlet.live(): run(talk, "tea")``.
 
     In a terminal it is a tree of steps and child runs that changes as they go on, with times, tokens and
-    cost; anywhere else a plain line for every change of state. A run's tree stays when it has ended.
+    cost; anywhere else a plain line for every change of state. A run's tree stays when it has ended. The end of
+    the block ends it; without ``with`` it is ``close()`` of what is returned, or the end of the program.
 
     Args:
         quiet: show nothing.
         stream: where to (default: ``sys.stderr``). One stream has one display; a second does nothing.
     """
     shown_on: TextIO | None = stream or sys.stderr  # which is None where Python has no console
-    if quiet or shown_on is None or _shown_on(shown_on):
-        yield
-        return
-    display = Display(shown_on, _tree if _is_terminal(shown_on) else Lines)
-    process.observe(lambda observers: (*observers, display))
-    try:
-        yield
-    finally:
-        process.observe(lambda observers: tuple(one for one in observers if one is not display))
+    shown = ExitStack()
+    if not (quiet or shown_on is None or _shown_on(shown_on)):
+        display = Display(shown_on, _tree if _is_terminal(shown_on) else Lines)
+        _displays.add(display)
+        process.observe(lambda observers: (*observers, display))
+        shown.callback(_end, display)
+    return shown
+
+
+def _end(display: Display) -> None:
+    process.observe(lambda observers: tuple(one for one in observers if one is not display))
+    display.close()
+
+
+_displays: WeakSet[Display] = WeakSet()
+
+
+def _end_all() -> None:
+    for display in list(_displays):
         display.close()
+
+
+process.at_end(_end_all)
 
 
 def _shown_on(stream: TextIO) -> bool:
