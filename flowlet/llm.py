@@ -116,7 +116,7 @@ class _Model(Shown):
     extra: Mapping[str, JsonValue] = field(factory=dict[str, JsonValue], kw_only=True, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        given = {"model": self.model, "timeout": self.timeout, "attempts": self.attempts}
+        given = {a.name: getattr(self, a.name) for a in fields(_Model)}
         checked_options(type(self).__name__, {name: v for name, v in given.items() if v is not None})
 
     def _target(self) -> tuple[Target, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import partial
 from os import PathLike
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from attrs import field, fields, frozen
 
@@ -46,8 +47,14 @@ class ExcludeFromKey:
     """
 
 
+_DOLLARS = "a number of US dollars, 0 or more"
+
+
 def _dollars(value: Decimal | float | str | None) -> Decimal | None:
-    return None if value is None else Decimal(str(value))
+    try:
+        return None if value is None else Decimal(str(value))
+    except InvalidOperation:
+        raise DefinitionError(f"Budget: cost={value!r} is not {_DOLLARS}") from None
 
 
 @frozen(eq=False, repr=False)
@@ -65,10 +72,7 @@ class Budget(Value):
     cost: Decimal | None = field(default=None, converter=_dollars)
 
     def __attrs_post_init__(self) -> None:
-        values = ((name, getattr(self, name)) for name in ("calls", "tokens", "cost"))
-        negative = [f"{name}={value}" for name, value in values if value is not None and not value >= 0]
-        if negative:
-            raise DefinitionError(f"a budget can't be negative: {', '.join(negative)}")
+        checked_options("Budget", {a.name: getattr(self, a.name) for a in fields(Budget)})
 
 
 @frozen(eq=False, repr=False)
@@ -199,8 +203,24 @@ def _seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
+def _whole(value: object, least: float = float("-inf")) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def _count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return _whole(value, 1)
+
+
+def _amount(value: object) -> bool:
+    return _whole(value, 0)
+
+
+def _between(least: float, most: float) -> Callable[[object], bool]:
+    def accepts(value: Any) -> bool:
+        number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+        return number and value == value and least <= value <= most
+
+    return accepts
 
 
 def _all(check: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -217,6 +237,10 @@ def _cache(value: object) -> bool:
     return isinstance(value, bool | timedelta) or callable(value)
 
 
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
@@ -228,6 +252,16 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "name": (_name, "a name"),
     "run_id": (_name, "a name"),
     "correlation_id": (_name, "a name"),
+    "calls": (_amount, "a whole number of at least 0"),
+    "tokens": (_amount, "a whole number of at least 0"),
+    "cost": (_between(0, sys.float_info.max), _DOLLARS),
+    "temperature": (_between(0, 2), "a number from 0 to 2"),
+    "max_tokens": (_count, "a whole number of at least 1"),
+    "top_p": (_between(0, 1), "a number from 0 to 1"),
+    "seed": (_whole, "a whole number"),
+    "stop": (_all(_text), "a text, or a list of texts"),
+    "system": (_text, "a text"),
+    "extra": (lambda value: isinstance(value, Mapping), "a mapping"),
     "model": (_name, 'a model such as "openai:gpt-5-mini" or "offline"'),
     "backend": (lambda value: value in ("asyncio", "trio"), '"asyncio" or "trio"'),
     "check": (lambda value: isinstance(value, bool), "True or False"),

@@ -22,6 +22,7 @@ from flowlet import (
     BudgetExceeded,
     Budgets,
     Completion,
+    DefinitionError,
     ProviderError,
     Run,
     RunCancelled,
@@ -488,3 +489,19 @@ def test_a_call_that_waits_for_a_stream_is_let_through_when_that_waits() -> None
     both = with_options(workflow(body), timeout=LATE, budget=Budget(tokens=40_000))
     assert len(run(both)) == 2
     assert reserved() == 0
+
+
+@pytest.mark.parametrize(
+    ("amounts", "told"),
+    [
+        ({"calls": "x"}, "calls='x' is not a whole number of at least 0"),
+        ({"calls": 1.5, "tokens": -1}, "calls=1.5 .* tokens=-1 is not a whole number"),
+        ({"cost": "x"}, "cost='x' is not a number of US dollars"),
+        ({"cost": -1}, "cost=.*-1.* is not a number of US dollars"),
+        ({"cost": float("nan")}, "cost=.*NaN.* is not a number of US dollars"),
+    ],
+)
+def test_impossible_amounts_are_refused(amounts: Any, told: str) -> None:
+    """Where the budget is written, each with what is expected."""
+    with pytest.raises(DefinitionError, match=f"^Budget: .*{told}"):
+        Budget(**amounts)

@@ -167,7 +167,25 @@ def test_a_model_is_a_frozen_value() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"attempts": 0}, {"attempts": -1}, {"timeout": 0}, {"timeout": -5}, {"model": 3}, {"model": ""}],
+    [
+        {"attempts": 0},
+        {"attempts": -1},
+        {"timeout": 0},
+        {"timeout": -5},
+        {"model": 3},
+        {"model": ""},
+        {"temperature": "x"},
+        {"temperature": 2.5},
+        {"temperature": float("nan")},
+        {"temperature": True},
+        {"max_tokens": 0},
+        {"max_tokens": 10.0},
+        {"top_p": 1.5},
+        {"seed": "1"},
+        {"stop": [1]},
+        {"system": 5},
+        {"extra": "x"},
+    ],
 )
 def test_impossible_parameters_are_refused(options: Any) -> None:
     """A value that no call can have is refused where the model is written."""
