@@ -9,6 +9,7 @@ from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -16,6 +17,7 @@ from rich.cells import cell_len
 
 from flowlet import (
     CallRecord,
+    DefinitionError,
     ExecutionMetrics,
     StepMetrics,
     TokenUsage,
@@ -478,6 +480,14 @@ def test_a_display_without_a_block_ends_with_the_program() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert [line.split()[2] for line in ended.stderr.splitlines()] == ["running", "done"]
+
+
+@pytest.mark.parametrize("wrong", [None, talk])
+def test_a_report_of_what_is_no_run_says_what_it_takes(wrong: Any, tmp_path: Path) -> None:
+    """Such as the result in place of the run, or the workflow."""
+    with pytest.raises(DefinitionError, match=f"takes a handle.* not {type(wrong).__name__}"):
+        report(wrong, tmp_path / "run.html")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_observers_stay() -> None:

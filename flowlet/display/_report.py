@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from .._engine._handle import Run
+from ..errors import DefinitionError
 from ..metrics import ExecutionMetrics
 from ._html import Html, el, join
 from ._look import view_of_run
@@ -31,7 +32,12 @@ def report(run: Run[object] | ExecutionMetrics, path: str | PathLike[str]) -> Pa
 
     Raises:
         OSError: the file can't be written.
+        DefinitionError: *run* is neither a handle nor metrics.
     """
+    if not (isinstance(run, ExecutionMetrics) or hasattr(run, "metrics")):
+        raise DefinitionError(
+            f"report takes a handle, as start(...) or last_run() gives it, or metrics, not {type(run).__name__}"
+        )
     target = Path(path)
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     text = page_of(view_of_run(run))
