@@ -538,6 +538,20 @@ def test_list_tells_signatures_and_first_lines(call: Call) -> None:
     assert "plain" not in out
 
 
+def test_list_writes_hints_that_are_objects_without_their_modules(call: Call, project: Path) -> None:
+    """As they stand in the source, whether its annotations are kept as text or not."""
+    (project / "plain.py").write_text(
+        "from collections.abc import Iterable\nfrom typing import Literal\nimport flows\n\n\n"
+        "@flows.step\ndef ask(llm: flows.LLM, notes: Iterable[flows.Note] | None, pages: tuple[int, ...] = (),\n"
+        "        kind: Literal['a.b'] = 'a.b') -> dict[str, flows.Note]: ...\n"
+    )
+    _, out, _ = call("list", "plain.py")
+    assert out.splitlines()[0] == (
+        "step  ask(llm: LLM, notes: Iterable[Note] | None, pages: tuple[int, ...] = (), "
+        "kind: Literal['a.b'] = 'a.b') -> dict[str, Note]"
+    )
+
+
 def test_list_as_json(call: Call) -> None:
     """A program finds what it needs for a call."""
     code, out, _ = call("list", "flows", "--json")

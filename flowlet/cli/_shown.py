@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ..messages import JsonValue
 
 _P = inspect.Parameter
+_QUOTED_OR_PATH = re.compile(r"""(?P<quoted>'[^']*'|"[^"]*")|(?:[\w<>]+\.)+(?=\w)""")
 
 
 def signature(fn: Callable[..., object], name: str | None = None) -> str:
@@ -27,10 +29,12 @@ def signature(fn: Callable[..., object], name: str | None = None) -> str:
 
 
 def hint(annotation: object) -> str | None:
-    """Write an annotation as in source, None where there is none."""
+    """Write an annotation as in source, None where there is none; names come without their modules."""
     if annotation is _P.empty:
         return None
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    if isinstance(annotation, str):
+        return annotation
+    return _QUOTED_OR_PATH.sub(lambda found: found["quoted"] or "", inspect.formatannotation(annotation))
 
 
 class _Bare:
