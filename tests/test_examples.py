@@ -8,9 +8,52 @@ from pathlib import Path
 
 import pytest
 
+from flowlet import configure, runs
+
 FOLDER = Path(__file__).parent.parent / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+STEPS = """\
+name = prompt("Name a {thing}.")
+why = prompt("Why {choice}?")
+short = prompt("Shorten: {text}")
+
+
+@workflow
+"""
+PLAIN = f"""\
+from flowlet import prompt, run, workflow
+
+{STEPS}def talk(thing: str) -> str:
+    return short(why(name(thing)))
+
+
+print(run(talk, "tea"))
+"""
+ASYNC = f"""\
+import asyncio
+
+from flowlet import arun, prompt, workflow
+
+{STEPS}async def talk(thing: str) -> str:
+    return short(why(name(thing)))
+
+
+print(asyncio.run(arun(talk, "tea")))
+"""
+
+
+@pytest.mark.parametrize(("program", "bound"), [(PLAIN, 10), (ASYNC, 15)], ids=["plain", "async"])
+def test_a_workflow_of_three_calls_is_short(program: str, bound: int) -> None:
+    """With its imports and its call, in lines of code as ruff would write them."""
+    assert len([line for line in program.splitlines() if line]) < bound
+    configure(model="offline")
+    exec(program, {"__name__": "short"})
+    metrics = runs()[0].metrics
+    assert [step.state for step in metrics.steps] == ["completed"] * 3
+    assert metrics.usage.calls == 3
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -102,6 +102,17 @@ def test_a_file_may_say_nothing(text: str) -> None:
     assert process.settings == Settings()
 
 
+def test_toml_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not beside the program, not in its pyproject, and one that is named is no settings."""
+    Path("flowlet.toml").write_text('model = "offline"\n', encoding="utf-8")
+    Path("pyproject.toml").write_text('[tool.flowlet]\nmodel = "offline"\n', encoding="utf-8")
+    assert process.settings == Settings()
+    process.reset()
+    monkeypatch.setenv("FLOWLET_CONFIG", "flowlet.toml")
+    with pytest.raises(ConfigError, match=r'flowlet\.toml:1:1: expected lines of "name: value"'):
+        _ = process.settings
+
+
 def test_the_file_sets_everything() -> None:
     """Every setting that a file may hold, as its type."""
     write(EVERYTHING)
