@@ -10,8 +10,9 @@ from attrs import frozen
 
 from ._entry_points import Entry, Kind, Plugin, entries, misfit, state_of_path
 from ._outside import from_outside
+from ._raised import describe
 from ._suggest import nearest
-from .context import current, describe
+from .context import current
 from .errors import DefinitionError, PluginError
 from .events import PluginFailed, RunInfo
 from .settings import process, wrong

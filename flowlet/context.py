@@ -14,22 +14,20 @@ from contextvars import ContextVar
 from types import CodeType
 from typing import Any
 
+from ._raised import describe, trail_of
 from ._scope import Scope, call_all, guard
-from ._value import without_secrets
 from .events import Event, RunFinished, RunInfo, StepFinished
-from .metrics import CallRecord, ExecutionMetrics, Reused, RunState, StepMetrics, StepState, Usage
+from .metrics import CallRecord, Reused, RunState, StepState
 from .settings import process
 from .specs import RunOptions
 
 TERMINAL = frozenset({"completed", "failed", "cancelled", "timeout"})
-
 
 OUTSIDE = ""
 """The run id of a scope that belongs to no run (a fan-out outside of one)."""
 
 MAX_DEPTH = 100
 """How deep child runs may nest; a body that recurses without end meets this first."""
-
 
 _ids = random.Random()  # noqa: S311 -- no secret, and a third of the cost of the system's randomness
 os.register_at_fork(after_in_child=_ids.seed)
@@ -341,79 +339,6 @@ class RunRecord:
     def duration(self) -> float:
         """Seconds from being asked for to the end, or to now."""
         return (self.ended or time.perf_counter()) - self.started
-
-    def all_calls(self) -> list[CallRecord]:
-        """The model calls of this run and of all runs below it."""
-        found = list(self.calls)
-        for child in list(self.children):
-            found.extend(child.all_calls())
-        return found
-
-    def metrics(self) -> ExecutionMetrics:
-        """The figures of this moment."""
-        calls = tuple(self.calls)
-        return ExecutionMetrics(
-            run_id=self.id,
-            workflow=self.workflow,
-            state=self.state,
-            started_at=self.started_at,
-            duration=self.duration(),
-            steps=self._step_metrics(calls),
-            calls=calls,
-            children=tuple(child.metrics() for child in list(self.children)),
-            usage=Usage.of(self.all_calls()),
-            error=self.error_text,
-            parent_id=None if self.parent is None else self.parent.id,
-            correlation_id=self.correlation_id,
-            tags=self.tags,
-            reused=self.reused,
-        )
-
-    def _step_metrics(self, calls: tuple[CallRecord, ...]) -> tuple[StepMetrics, ...]:
-        by_step: dict[int | None, list[CallRecord]] = {}
-        for call in calls:
-            by_step.setdefault(call.step_index, []).append(call)
-        return tuple(
-            self._one_step(index, step, Usage.of(by_step.get(index, ())))
-            for index, step in enumerate(list(self.steps))
-        )
-
-    def _one_step(self, index: int, step: StepRecord, usage: Usage) -> StepMetrics:
-        state, ended = step.state, step.ended
-        if self.ended is not None and (not ended or ended > self.ended):
-            ended = self.ended  # it outlived the run: what it did afterwards is not the run's any more
-            state = "timeout" if self.state == "timeout" else "cancelled"
-        return StepMetrics(
-            index=index,
-            name=step.name,
-            state=state,
-            started=step.started - self.started,
-            duration=(ended or time.perf_counter()) - step.started,
-            attempts=step.attempts,
-            parent=step.parent,
-            error=step.error,
-            usage=usage,
-            reused=step.reused if isinstance(step, FullStepRecord) else None,
-        )
-
-
-def describe(exc: BaseException) -> str:
-    """Say an exception in one line: its type and text, shortened, without secrets."""
-    try:
-        text = without_secrets(str(exc)).partition("\n")[0]
-    except Exception:  # noqa: BLE001 -- a broken __str__ of the user's must not hide the failure
-        text = "<unprintable>"
-    text = text if len(text) <= 300 else text[:297] + "..."
-    name = type(exc).__name__
-    return f"{name}: {text}" if text else name
-
-
-def trail_of(error: BaseException) -> tuple[tuple[CodeType, int], ...]:
-    """The lines that *error* was raised through, each once, the innermost first."""
-    from traceback import walk_tb  # only failures need it
-
-    lines = [(frame.f_code, line) for frame, line in walk_tb(error.__traceback__)]
-    return tuple(dict.fromkeys(reversed(lines)))
 
 
 current: ContextVar[Frame | None] = ContextVar("flowlet_frame", default=None)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from attrs import evolve, frozen
 
-from ..context import RunRecord, describe, here
+from .._raised import describe
+from ..context import RunRecord, here
 from ..errors import BudgetExceeded, FlowletError, ProviderError
 from ..events import BudgetRefused, ModelCalled, ModelRetried, PIIFound, PluginFailed
 from ..messages import Completion, Request

@@ -5,7 +5,8 @@ from __future__ import annotations
 from time import perf_counter
 from types import CoroutineType
 
-from ..context import RunRecord, StepRecord, describe
+from .._raised import describe
+from ..context import RunRecord, StepRecord
 from ..errors import BridgeError, DefinitionError, Failure, StepTimeout, attribute, failure_of
 
 ASYNC_CODE: set[object] = set()

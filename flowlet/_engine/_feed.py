@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from .._figures import metrics_of
 from .._scope import guard
 from ..context import TERMINAL, RunRecord
 from ..events import Event, ModelCalled, RunFinished, RunInfo, RunStarted, StepFinished, StepStarted
@@ -91,7 +92,7 @@ def _past(run: RunRecord) -> list[Event]:
 
 def _dated(run: RunRecord) -> Iterator[tuple[float, Event]]:
     """Facts with the seconds since the run's start, which are finer than Unix times."""
-    info, metrics = run.info, run.metrics()
+    info, metrics = run.info, metrics_of(run)
     epoch = metrics.started_at
     if metrics.state != "pending":
         yield float("-inf"), RunStarted(info, epoch)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
+from .._figures import metrics_of
 from ..context import RunRecord, here
 from ..errors import BridgeError, ResultNotReady
 from ..events import Event
@@ -71,7 +72,7 @@ class Run(Generic[R_co]):
     @property
     def metrics(self) -> ExecutionMetrics:
         """The figures of this moment, final ones when the run is over."""
-        return self._run.metrics()
+        return metrics_of(self._run)
 
     def cancel(self) -> bool:
         """Ask the run to stop, from any thread; False when it is over.

@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 from .._entry_points import Plugin
 from .._outside import from_outside
 from .._plugins import middleware_known, provider_known, tell
-from ..context import RunRecord, current, describe
+from .._raised import describe
+from ..context import RunRecord, current
 from ..errors import FlowletError, PluginError, note
 from ..protocols import ModelCall, RunCall, StepCall
 from ..settings import process

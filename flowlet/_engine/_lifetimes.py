@@ -18,8 +18,9 @@ from attrs import frozen
 from .._entry_points import Plugin
 from .._outside import from_outside
 from .._plugins import provider_known, tell
+from .._raised import describe
 from .._scope import Scope, guard
-from ..context import OUTSIDE, Frame, RunRecord, describe
+from ..context import OUTSIDE, Frame, RunRecord
 from ..errors import FlowletError, RunStopped
 from ..events import RunInfo
 from ..settings import process

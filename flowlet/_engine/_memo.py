@@ -14,8 +14,9 @@ from .._arguments import written
 from .._codec import from_json, to_json
 from .._data.writing import is_small
 from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, digest, fingerprint
+from .._raised import describe
 from .._signature import Signature, signature_of
-from ..context import Frame, FullStepRecord, Lane, RunRecord, StepRecord, describe
+from ..context import Frame, FullStepRecord, Lane, RunRecord, StepRecord
 from ..entries import Entry
 from ..errors import InputError, JournalError
 from ..messages import Completion, JsonValue, Request

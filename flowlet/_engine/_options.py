@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .._raised import describe
 from .._scope import Scope
-from ..context import Frame, FullStepRecord, RunRecord, StepRecord, current, describe
+from ..context import Frame, FullStepRecord, RunRecord, StepRecord, current
 from ..errors import ProviderError, StepTimeout
 from ..events import StepRetried, StepStarted
 from ..protocols import StepCall

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from .._figures import metrics_of
 from ..context import MAX_DEPTH, Frame, RunRecord, current
 from ..errors import BridgeError, DefinitionError, RunCancelled, RunStopped, WorkflowTimeout
 from ..events import FailureUnfetched, RunStarted
@@ -145,7 +146,7 @@ def expire(run: RunRecord) -> None:
     """End *run* as timed out, with the figures of this moment, and stop what is left of it."""
     if run.over or run.timeout is None:
         return
-    error = WorkflowTimeout(run.workflow, run.timeout, run.id, run.metrics())
+    error = WorkflowTimeout(run.workflow, run.timeout, run.id, metrics_of(run))
     if end(run, "timeout", error=error):
         run.scope.stop("timeout")
 
@@ -155,7 +156,7 @@ def cancel(run: RunRecord) -> bool:
     if run.over:
         return False
     if run.state == "pending":
-        end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
+        end(run, "cancelled", error=RunCancelled(run.workflow, run.id, metrics_of(run)))
     run.scope.stop("cancelled")
     return True
 
@@ -174,7 +175,7 @@ def conclude(run: RunRecord, result: object, exc: BaseException | None) -> None:
         elif exc is None:
             end(run, "completed", result)
         elif is_cancellation(exc):
-            end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
+            end(run, "cancelled", error=RunCancelled(run.workflow, run.id, metrics_of(run)))
         else:
             if run.dropped is not None and not isinstance(exc, BridgeError):
                 exc.add_note(run.dropped)
@@ -188,7 +189,7 @@ def end_stopped(run: RunRecord) -> None:
     if fault is not None:
         end(run, "failed", error=fault)
     else:
-        end(run, "cancelled", error=RunCancelled(run.workflow, run.id, run.metrics()))
+        end(run, "cancelled", error=RunCancelled(run.workflow, run.id, metrics_of(run)))
 
 
 def close(run: RunRecord) -> None:

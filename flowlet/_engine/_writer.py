@@ -9,7 +9,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 
-from ..context import describe
+from .._raised import describe
 from ..entries import Entry
 from ..errors import FlowletError, JournalError
 from ..protocols import Journal

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from .._engine._handle import Run, record_of
-from ..context import RunRecord, trail_of
+from .._raised import trail_of
+from ..context import RunRecord
 from ..metrics import ExecutionMetrics
 from ._view import View, view_of
 from ._words import clean_for
