@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 
 from .._raised import describe
 from ..context import RunRecord, here
-from ..errors import BudgetExceeded, FlowletError, ProviderError
+from ..errors import BudgetExceeded, FlowletError, ProviderError, RunStopped
 from ..events import BudgetRefused, ModelCalled, ModelRetried, PIIFound, PluginFailed
 from ..messages import Completion, Request
 from ..metrics import UNKNOWN, CallRecord, TokenUsage
@@ -191,8 +191,12 @@ class Attempt:
             JournalError: it could not be written.
         """
         memo = self._memo
-        if memo is not None and memo.may_write:
-            memo.session.write(memo.answered(completion, self._cost))
+        if memo is not None and memo.session.fault is None:
+            entry = memo.answered(completion, self._cost)
+            try:
+                memo.session.write(entry)
+            except RunStopped:
+                memo.session.add_late(entry)
 
     async def akeep(self, completion: Completion) -> None:
         """Write a good answer into the journal of the run, while the loop goes on.
@@ -201,8 +205,12 @@ class Attempt:
             JournalError: it could not be written.
         """
         memo = self._memo
-        if memo is not None and memo.may_write:
-            await memo.session.awrite(memo.answered(completion, self._cost))
+        if memo is not None and memo.session.fault is None:
+            entry = memo.answered(completion, self._cost)
+            try:
+                await memo.session.awrite(entry)
+            except RunStopped:
+                memo.session.add_late(entry)
 
     def failed(self, exc: BaseException, duration: float, usage: TokenUsage = UNKNOWN) -> None:
         """Book an attempt that brought nothing; what it used, nobody knows unless it was told before."""

@@ -195,6 +195,22 @@ class Session:
             self.suspend(exc)
             raise
 
+    def add_late(self, entry: Entry) -> None:
+        """Write the *entry* of a call that ended when the run was over, soon, where nobody has gone on with it."""
+        if self._process == os.getpid():
+            self._writer.post(None, then=partial(self._add, entry))
+            self._writer.ask()
+
+    def _add(self, entry: Entry) -> None:
+        if self.journal.claim(self.run_id) is not None:
+            return  # who has the run makes the call anew
+        try:
+            known = self.journal.read(self.run_id)
+            if known and all(one.key != entry.key for one in known):
+                self.journal.append([entry])
+        finally:
+            self.journal.release(self.run_id)
+
     def _check(self) -> None:
         if not self.is_open:
             raise RunStopped(self.run_id, "over")
