@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 
+from ._forks import at_fork
 from .errors import RunStopped
 
 guard = threading.RLock()
 """Guards what several threads change in records: held for a few instructions, never across a call out."""
 
-os.register_at_fork(before=guard.acquire, after_in_parent=guard.release, after_in_child=guard.release)
+at_fork(before=guard.acquire, after_in_parent=guard.release, after_in_child=guard.release)
 
 
 def call_all(calls: Iterable[Callable[[], object]]) -> None:

@@ -6,7 +6,6 @@ step. The engine writes them; everyone else reads the frozen values made from th
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from contextvars import ContextVar
 from types import CodeType
 from typing import Any
 
+from ._forks import at_fork
 from ._raised import describe, trail_of
 from ._scope import Scope, call_all, guard
 from .events import Event, RunFinished, RunInfo, StepFinished
@@ -30,7 +30,7 @@ MAX_DEPTH = 100
 """How deep child runs may nest; a body that recurses without end meets this first."""
 
 _ids = random.Random()  # noqa: S311 -- no secret, and a third of the cost of the system's randomness
-os.register_at_fork(after_in_child=_ids.seed)
+at_fork(after_in_child=_ids.seed)
 
 
 def new_run_id() -> str:
@@ -343,7 +343,7 @@ class RunRecord:
 
 current: ContextVar[Frame | None] = ContextVar("flowlet_frame", default=None)
 
-os.register_at_fork(after_in_child=lambda: current.set(None))  # the runs around it are the parent's
+at_fork(after_in_child=lambda: current.set(None))  # the runs around it are the parent's
 
 
 def here() -> Frame:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, cas
 from attrs import evolve
 
 from ._catalogue import OPENAI_VARIABLES, Budgets, InputLimits, LogSettings, OpenAISettings, Settings
+from ._forks import at_fork
 from ._value import hiding
 from .errors import ConfigError
 from .events import Event, PluginFailed
@@ -238,7 +239,7 @@ class Process:
 
 process = Process()
 hiding.hide = lambda text: process.redactor.redact(text)
-os.register_at_fork(after_in_child=process.after_fork)
+at_fork(after_in_child=process.after_fork)
 atexit.register(process.end)  # first in, last out: the end of runs comes before, and is still logged
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 from weakref import WeakSet
 
+from .._forks import at_fork
 from ..settings import process
 from ._faults import fault, told
 from ._opening import connect, create
@@ -49,16 +50,17 @@ class JournalFile:
         Raises:
             JournalError: something went wrong with the file.
         """
-        with self.lock, told(self.path):
-            db = self._opened()
+        with self.lock:
             try:
+                db = self._opened()
                 db.execute(f"BEGIN {kind}")
                 self._look(db)
                 yield db
                 db.execute("COMMIT")
             except BaseException:
                 self.shut()  # which takes back what was half done
-                raise
+                with told(self.path):
+                    raise
 
     def close(self) -> None:
         """Close the connection, when nobody uses it any more."""
@@ -127,5 +129,4 @@ def _at_end() -> None:
 
 
 process.at_end(_at_end)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -6,7 +6,6 @@ State: the sync clients of the process (:class:`_Shared`) and the async clients 
 
 from __future__ import annotations
 
-import os
 import ssl
 import threading
 from collections.abc import AsyncGenerator, Mapping
@@ -19,6 +18,7 @@ import httpx2
 from anyio.lowlevel import RunVar
 from openai import AsyncOpenAI, OpenAI
 
+from .._forks import at_fork
 from ..errors import ProviderError
 from ..settings import process
 from ._deadline import PunctualBackend
@@ -51,8 +51,7 @@ class _Shared:
 
 
 _shared = [_Shared()]  # the parent's stays in the list: a child must not close the parent's connections
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _shared.append(_Shared()))
+at_fork(after_in_child=lambda: _shared.append(_Shared()))
 
 _Kept = tuple[AsyncOpenAI, AsyncGenerator[None]]
 _of_loop: RunVar[dict[Account, _Kept]] = RunVar("flowlet.openai.clients")
