@@ -326,7 +326,7 @@ def newer(path: Path) -> None:
     journal.append([begun()])
     journal.close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     db.close()
 
 
@@ -336,7 +336,7 @@ def newer(path: Path) -> None:
         (notes, r"it is not a journal, or its beginning is damaged \(file is not a database\); name another"),
         (empty, "it is empty, so it has lost what it held; restore or remove it"),
         (somebodys, r"it is the database of something else \(its mark is 0, not \d+\); name another file"),
-        (newer, "it is of version 2, and this flowlet knows version 1; update flowlet, or name another file"),
+        (newer, "it is of version 3, and this flowlet knows version 2; update flowlet, or name another file"),
         (Path.mkdir, r"it can't be opened \(unable to open database file\); make the file and its directory"),
     ],
 )
@@ -458,7 +458,8 @@ def test_every_changed_row_is_found(whole: Path, path: Path) -> None:
     content = whole.read_bytes()
     with sqlite3.connect(whole) as db:
         rows = db.execute(
-            "SELECT run, number, body FROM entries WHERE run != CAST('tea-2' AS BLOB) AND number > 1"
+            "SELECT first.run, one.number & 255, one.body FROM entries AS one JOIN entries AS first "
+            "ON first.number = (one.number & ~255) + 1 WHERE one.run IS NULL AND first.run != CAST('tea-2' AS BLOB)"
         ).fetchall()
     db.close()
     for name, number, body in rows:
@@ -476,16 +477,18 @@ def test_every_changed_row_is_found(whole: Path, path: Path) -> None:
 def test_rows_that_are_lost_or_swapped_are_found(whole: Path, path: Path) -> None:
     """By hands that know SQL: the digests are right, their places are not."""
     one, other = (f"CAST('{run_id}' AS BLOB)" for run_id in ("tea-1", "tea-3"))
+    which, last = "(number & 255)", 2 << 32
     deeds = [
-        ("DELETE FROM entries WHERE number = 26", "run 'tea-1' (it has 25 entries, and should have 26)"),
-        ("DELETE FROM entries WHERE number = 7", "entry 7 of run 'tea-1'"),
+        (f"DELETE FROM entries WHERE {which} = 26", "run 'tea-1' (it has 25 entries, and should have 26)"),
+        (f"DELETE FROM entries WHERE {which} = 7", "entry 7 of run 'tea-1'"),
         ("DELETE FROM entries", "run 'tea-1' (it has 0 entries, and should have 26)"),
-        ("DELETE FROM runs", "run 'tea-1' (it has 26 entries, and should have 0)"),
-        ("UPDATE entries SET number = 100 - number WHERE number > 20", "entry 21 of run 'tea-1'"),
+        ("DELETE FROM runs", "run 'tea-1' (it has entries, and is not among the runs)"),
+        (f"UPDATE entries SET number = number + 100 - 2 * ({which}) WHERE {which} > 20", "entry 21 of"),
         (
-            f"DELETE FROM entries WHERE run = {one}; UPDATE entries SET run = {one} WHERE run = {other}",
+            f"DELETE FROM entries WHERE number < {last}; UPDATE entries SET number = number - {last}",
             "entry 1",
         ),
+        (f"UPDATE entries SET run = {other} WHERE run = {one}", "entry 1 of run 'tea-1'"),
         (f"UPDATE runs SET body = (SELECT body FROM runs WHERE name = {other})", "run 'tea-1'"),
     ]
     for deed, told in deeds:

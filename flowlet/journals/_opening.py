@@ -13,23 +13,24 @@ from ._faults import BUSY, fault
 __all__ = ["connect", "create"]
 
 MARK = int.from_bytes(b"flow")
-VERSION = 1
+VERSION = 2
 
 # A name is what is looked for; the body is JSON; the digest covers both, and for an entry the one before it.
+# The number of an entry is that of its run and its own, so that one who adds to a run adds at one end of it.
 _SCHEMA = f"""\
 PRAGMA application_id = {MARK};
 PRAGMA user_version = {VERSION};
 CREATE TABLE counts (name BLOB PRIMARY KEY, digest BLOB, body BLOB) WITHOUT ROWID;
 CREATE TABLE runs (name BLOB PRIMARY KEY, digest BLOB, body BLOB) WITHOUT ROWID;
 CREATE TABLE cache (name BLOB PRIMARY KEY, digest BLOB, body BLOB) WITHOUT ROWID;
-CREATE TABLE entries (
-    run BLOB, number INTEGER, digest BLOB, body BLOB, PRIMARY KEY (run, number)
-) WITHOUT ROWID;
+CREATE TABLE entries (number INTEGER PRIMARY KEY, run BLOB, digest BLOB, body BLOB);
+CREATE INDEX firsts ON entries (run) WHERE run IS NOT NULL;
 PRAGMA journal_mode = WAL;
 """
 _SETTINGS = """\
 PRAGMA synchronous = NORMAL;
 PRAGMA cell_size_check = ON;
+PRAGMA wal_autocheckpoint = 4000;
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from sqlite3 import Connection
@@ -11,17 +12,19 @@ from typing import Any
 from attrs import evolve
 
 from ..entries import Entry, JournalledRun
+from ..errors import JournalError
 from ._claims import Claims
 from ._faults import damaged, told
 from ._file import JournalFile
 from ._lines import by_run
 from ._sealed import data
 from ._table import Table
-from ._trail import Trail, read
+from ._trail import Trail, numbers, read
 
 __all__ = ["SQLiteJournal"]
 
 _ALL = "runs"
+_OF_RUN = "FROM entries WHERE number BETWEEN ? AND ?"
 
 
 class SQLiteJournal:
@@ -66,13 +69,10 @@ class SQLiteJournal:
         Raises:
             JournalError: they can't be read, or are not as they were written.
         """
-        name = data(run_id)
         with self._file.transaction("DEFERRED") as db:
             trail = self._trail(db, run_id)
-            rows = db.execute(
-                "SELECT number, digest, body FROM entries WHERE run = ? ORDER BY number", (name,)
-            ).fetchall()
-        return read(self.path, run_id, trail, rows)
+            rows = [] if trail is None else db.execute(f"SELECT * {_OF_RUN}", trail.numbers).fetchall()
+        return () if trail is None else read(self.path, run_id, trail, rows)
 
     def runs(self) -> Sequence[JournalledRun]:
         """Tell the runs, the newest first.
@@ -120,8 +120,10 @@ class SQLiteJournal:
             self._file.seen.clear()
             runs, ever = self._counted(db)
             for run_id in run_ids:
-                entries = db.execute("DELETE FROM entries WHERE run = ?", (data(run_id),)).rowcount
-                runs -= self._runs.drop(db, run_id) or entries > 0
+                number = self._number(db, run_id)
+                if number is not None:
+                    db.execute(f"DELETE {_OF_RUN}", numbers(number))
+                runs -= self._runs.drop(db, run_id) or number is not None
             self._count(db, runs, ever)
 
     def kept(self, key: str, now: float, /) -> str | None:
@@ -152,33 +154,43 @@ class SQLiteJournal:
 
     def _trail(self, db: Connection, run_id: str) -> Trail | None:
         row = self._runs.get(db, run_id)
+        if row is None and self._begun(db, run_id) is not None:
+            raise damaged(self.path, f"run {run_id!r} (it has entries, and is not among the runs)")
         return None if row is None else Trail.of(run_id, row)
+
+    def _begun(self, db: Connection, run_id: str) -> int | None:
+        """Tell which number a run has by its first entry."""
+        found = db.execute("SELECT number FROM entries WHERE run = ?", (data(run_id),)).fetchone()
+        return None if found is None else found[0] >> 32
+
+    def _number(self, db: Connection, run_id: str) -> int | None:
+        """Tell which number a run has, damaged or not."""
+        with suppress(JournalError):
+            trail = self._trail(db, run_id)
+            return None if trail is None else trail.number
+        return self._begun(db, run_id)
 
     def _listed(self, db: Connection, run_id: str, row: dict[str, Any]) -> Trail:
         """Make the trail of a run from its row, with the number of its entries now."""
         trail = Trail.of(run_id, row)
         assert trail.run is not None
-        (count,) = db.execute("SELECT MAX(number) FROM entries WHERE run = ?", (data(run_id),)).fetchone()
-        return evolve(
-            trail, run=evolve(trail.run, entries=max(count if isinstance(count, int) else 0, trail.entries))
-        )
+        (newest,) = db.execute(f"SELECT MAX(number) {_OF_RUN}", trail.numbers).fetchone()
+        return evolve(trail, run=evolve(trail.run, entries=max(trail.which(newest), trail.entries)))
 
     def _whole(self, db: Connection, run_id: str) -> Trail | None:
         """Tell the trail of a run to its end, which its row may not tell of yet."""
         trail = self._trail(db, run_id)
-        newest = "SELECT number, digest FROM entries WHERE run = ? ORDER BY number DESC LIMIT 1"
-        found = None if trail is None else db.execute(newest, (data(run_id),)).fetchone()
-        if trail is None or found is None or found[0] == trail.entries:
+        newest = f"SELECT number, digest {_OF_RUN} ORDER BY number DESC LIMIT 1"
+        found = None if trail is None else db.execute(newest, trail.numbers).fetchone()
+        if trail is None or found is None:
             return trail
-        number, last = found
-        if not isinstance(number, int) or not isinstance(last, bytes) or number < trail.entries:
+        count, last = trail.which(found[0]), found[1]
+        if not isinstance(last, bytes) or count < trail.entries:
             raise damaged(self.path, f"run {run_id!r}")
-        return evolve(trail, entries=number, last=last)
+        return evolve(trail, entries=count, last=last)
 
     def _new(self, db: Connection, run_id: str) -> Trail:
-        """Begin a run; one that has entries already has lost its row."""
-        if db.execute("SELECT 1 FROM entries WHERE run = ? LIMIT 1", (data(run_id),)).fetchone():
-            raise damaged(self.path, f"run {run_id!r} (it has entries, and is not among the runs)")
+        """Begin a run."""
         runs, ever = self._counted(db)
         self._count(db, runs + 1, ever + 1)
         return Trail.new(run_id, ever + 1)

@@ -14,15 +14,15 @@ from ._faults import damaged
 from ._lines import grown
 from ._sealed import data, listed, packed, proven, seal
 
-__all__ = ["STEPS", "Row", "Trail", "read"]
+__all__ = ["STEPS", "Row", "Trail", "numbers", "read"]
 
 STEPS = 64
 """How many entries the run's row may lag behind: damage that takes the newest of them away is not found."""
 
 _facts = attrgetter(*(a.name for a in fields(Entry) if a.name != "run_id"))
 
-Row = tuple[bytes, int, bytes, bytes]
-"""A row: the run, the number of the entry in it, its seal, and its body."""
+Row = tuple[int, bytes | None, bytes, bytes]
+"""A row: its number, of its first entry the run, the seal, and the body."""
 
 
 @frozen
@@ -37,6 +37,15 @@ class Trail:
     last: bytes
     entries: int = 0
     told: int = 0
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The first and the last number that rows of the run can have."""
+        return numbers(self.number)
+
+    def which(self, number: int | None) -> int:
+        """Which entry of the run the row *number* is of; 0 where there is none."""
+        return 0 if number is None else number - self.numbers[0] + 1
 
     @property
     def due(self) -> bool:
@@ -76,34 +85,40 @@ class Trail:
             JournalError: the first is about a call, and nothing is known of the run.
         """
         run, last = grown(self.run, entries), self.last
-        name, rows = data(run.run_id), list[Row]()
-        for number, entry in enumerate(entries, self.entries + 1):
+        rows, name = list[Row](), None if self.entries else data(run.run_id)
+        for number, entry in enumerate(entries, self.numbers[0] + self.entries):
             body = packed(_facts(entry))
             last = seal(last, body)
-            rows.append((name, number, last, body))
+            rows.append((number, name, last, body))
+            name = None
         told = self.told if run is self.run else 0  # what lists tell of it has changed
         return Trail(run, self.number, last, self.entries + len(entries), told), rows
 
 
+def numbers(run: int) -> tuple[int, int]:
+    """Tell the first and the last number that rows of *run* can have."""
+    return run << 32 | 1, run << 32 | 0xFFFFFFFF
+
+
 def read(
-    path: Path, run_id: str, trail: Trail | None, rows: Iterable[tuple[Any, Any, Any]]
+    path: Path, run_id: str, trail: Trail, rows: Iterable[tuple[Any, Any, Any, Any]]
 ) -> tuple[Entry, ...]:
-    """Make the entries of a run from the number, seal and body of each.
+    """Make the entries of a run from its rows.
 
     Raises:
         JournalError: one has changed, is lost, or is another's.
     """
-    entries, last = list[Entry](), _ground(run_id)
-    told = 0 if trail is None else trail.entries
-    for number, found, body in rows:
-        if number != len(entries) + 1 or not proven(body, last, found):
+    entries, last, name = list[Entry](), _ground(run_id), data(run_id)
+    for expected, (number, run, found, body) in enumerate(rows, trail.numbers[0]):
+        right = number == expected and run == (None if entries else name) and proven(body, last, found)
+        if not right or (len(entries) + 1 == trail.entries and found != trail.last):
             raise damaged(path, f"entry {len(entries) + 1} of run {run_id!r}")
         entries.append(Entry(run_id, *listed(body)))
         last = found
-        if trail is not None and number == told and last != trail.last:
-            raise damaged(path, f"entry {number} of run {run_id!r}")
-    if len(entries) < told or (entries and trail is None):
-        raise damaged(path, f"run {run_id!r} (it has {len(entries)} entries, and should have {told})")
+    if len(entries) < trail.entries:
+        raise damaged(
+            path, f"run {run_id!r} (it has {len(entries)} entries, and should have {trail.entries})"
+        )
     return tuple(entries)
 
 
