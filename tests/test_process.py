@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import anyio
 import pytest
@@ -704,3 +705,48 @@ def test_one_failing_callback_does_not_keep_the_others_from_their_call(monkeypat
     anyio.run(in_loop)
     assert called == ["stop"] * 2 + ["end"] * 2 + ["loop"] * 2
     assert told == ["stop", "end", "loop"]
+
+
+WITHOUT_POSIX = """
+import asyncio, importlib, os, pkgutil, select, signal, sys, types
+import anyio, cyclopts, httpcore2, loguru, openai, rich, sqlite3
+
+for module, names in {
+    os: "fork forkpty register_at_fork eventfd killpg geteuid getuid getpgid setsid uname pread pwrite wait waitid fchmod "
+    "chown nice sysconf openpty mkfifo pipe2 statvfs sched_getaffinity O_CLOEXEC O_DIRECTORY O_NOFOLLOW",
+    select: "poll epoll kqueue",
+    signal: "SIGKILL SIGHUP SIGUSR1 SIGUSR2 SIGALRM SIGCHLD SIGQUIT alarm setitimer pause pthread_kill pthread_sigmask sigwait",
+}.items():
+    for name in names.split():
+        vars(module).pop(name, None)
+for name in ("fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"):
+    sys.modules[name] = None
+sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=lambda file, mode, count: None)
+
+system, sys.platform = sys.platform, "win32"
+import flowlet.journals._locks
+sys.platform = system
+
+import flowlet
+for found in pkgutil.walk_packages(flowlet.__path__, "flowlet."):
+    if not found.name.endswith("__main__"):
+        importlib.import_module(found.name)
+
+@flowlet.step
+def double(x):
+    return 2 * x
+
+@flowlet.workflow
+async def doubles(xs):
+    return [double(x) for x in xs]
+
+print(flowlet.run(flowlet.with_options(doubles, timeout=20, journal="runs.db"), [1, 2]), flowlet.start(doubles, [3]).result())
+"""
+
+
+def test_nothing_needs_what_only_posix_has(tmp_path: Path) -> None:
+    """Every module is imported, and workflows run and are recorded, without what Windows does not have."""
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_POSIX], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.stderr) == ("[2, 4] [6]\n", "")
