@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from functools import cached_property
@@ -13,11 +12,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ._arguments import read_back
 from ._codec import from_json
 from ._engine._writer import Journals
+from ._rewound import Rewound, undone
 from ._signature import signature_of
 from ._target import Unloadable, find, function_in
 from ._value import Shown
@@ -42,6 +42,7 @@ __all__ = [
     "resumable",
     "resume",
     "rewind",
+    "rewound",
 ]
 
 Function = Callable[..., Any]
@@ -238,14 +239,13 @@ def rewind(run_id: str, step: str, journal: str | PathLike[str] | Journal | None
         JournalError: the run has no such step, or somebody executes it.
     """
     store = _store(journal)
-    found = recorded(run_id, journal)
-    first = next((at for at, entry in enumerate(found.entries) if entry.key and entry.name == step), None)
-    if first is None:
-        names = ", ".join(dict.fromkeys(entry.name for entry in found.calls if entry.kind != "call"))
-        raise JournalError(f"run {run_id!r} has no recorded step {step!r}; it has {names or 'none'}")
     with _claimed(store, run_id):
-        own = evolve(found.entries[0], state="pending", at=time.time())
-        store.append([*_undone(found.entries, first), own])
+        store.append(undone(recorded(run_id, journal).entries, step))
+
+
+def rewound(run_id: str, step: str, journal: str | PathLike[str] | Journal | None) -> Journal:
+    """The journal as :func:`rewind` would leave it; that is written when something of the run is made again."""
+    return Rewound(_store(journal), run_id, step)
 
 
 @contextmanager
@@ -257,21 +257,6 @@ def _claimed(store: Journal, run_id: str) -> Generator[None]:
         yield
     finally:
         store.release(run_id)
-
-
-def _undone(entries: Sequence[Entry], first: int) -> Iterator[Entry]:
-    """Say of everything from *first* on, and of all that belongs to it, that it is open again."""
-    keys = {entry.key for entry in entries[first:] if entry.key}
-    parents = {entry.key: entry.parent for entry in entries}
-    for key in parents:
-        above = key
-        while above and above not in keys:
-            above = parents.get(above, "")
-        if above:
-            keys.add(key)
-    latest = {entry.key: entry for entry in entries}
-    for key in keys:
-        yield evolve(latest[key], state="pending", value="", error="", at=time.time())
 
 
 def forget_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal | None = None) -> None:

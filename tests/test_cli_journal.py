@@ -188,14 +188,30 @@ def test_prune_leaves_a_run_that_is_executed(capsys: pytest.CaptureFixture[str])
 
 
 def test_rerun_says_what_becomes_of_changed_code(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run would stop at it otherwise."""
+    """Where that is an error, the run stays as it was."""
     assert run_it("--run-id", "r") == 0
     (project / "journalled_flows.py").write_text(FLOWS.replace("About", "On"))
     sys.modules.pop("journalled_flows", None)
+    journal = SQLiteJournal(os.environ["FLOWLET_JOURNAL"])
+    before = journal.read("r")
     assert main(["rerun", "r", "--from", "ask", "-q"]) == 1
+    assert "the code of 'outline' has changed" in capsys.readouterr().err
+    assert (journal.read("r"), journal.runs()[0].state) == (before, "completed")
     assert main(["rerun", "r", "--from", "ask", "-q", "--changed-code", "rerun"]) == 0
     assert main(["show", "r"]) == 0
     assert "On tea" in capsys.readouterr().out
+
+
+def test_rerun_of_a_run_that_is_executed_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who executes it is told."""
+    assert run_it("--run-id", "r") == 0
+    journal = SQLiteJournal(os.environ["FLOWLET_JOURNAL"])
+    before = journal.read("r")
+    journal.claim("r")
+    assert main(["rerun", "r", "--from", "ask", "-q"]) == 1
+    assert "being executed by this process" in capsys.readouterr().err
+    journal.release("r")
+    assert journal.read("r") == before
 
 
 @pytest.mark.parametrize(

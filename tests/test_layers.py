@@ -20,7 +20,7 @@ ROOT = Path(flowlet.__file__).parent
 DRAWING = """\
 root         __init__
 entry        __main__ cli/ display/ pytest_plugin
-assembly     declarative/ testing/ _target resuming
+assembly     declarative/ testing/ _target resuming _rewound
 authoring    steps workflows prompts llm plugins concurrency totals _functions _conversation
 parts        providers/ | observers/ | journals/
 engine       _engine/

@@ -18,7 +18,7 @@ from ..entries import ChangedCode, Entry, JournalledRun
 from ..errors import InputError
 from ..messages import Completion
 from ..metrics import Usage
-from ..resuming import RecordedRun, forget_runs, recorded, recorded_runs, resumable, rewind
+from ..resuming import RecordedRun, forget_runs, recorded, recorded_runs, resumable, rewound
 from . import _codes
 from ._run import Request, execute
 from ._shown import write_json
@@ -173,9 +173,9 @@ def rerun_from(
     as_json: bool,
     whole: bool,
 ) -> int:
-    """Run a recorded run again from *step* on."""
-    rewind(run_id, step, journal)
-    return execute(partial(resumable, run_id, None, journal, changed_code), request, as_json, whole)
+    """Run a recorded run again from *step* on; where it is refused, it stays as it was."""
+    store = rewound(run_id, step, journal)
+    return execute(partial(resumable, run_id, None, store, changed_code), request, as_json, whole)
 
 
 def prune_runs(names: Sequence[str], age: str | None, state: str, journal: str | None, as_json: bool) -> int:
