@@ -14,6 +14,7 @@ from attrs import asdict, evolve, field, fields, frozen
 from ._conversation import Conversation
 from ._engine import _models, _streams
 from ._engine._attempts import Target
+from ._live_calls import check_live
 from ._suggest import nearest
 from ._tracebacks import conceal
 from ._value import Shown
@@ -326,6 +327,8 @@ def _find(chosen: str, name: str) -> LLMProvider:
         raise _unknown(chosen, name)
     if name == "openai" and name not in process.settings.providers and not _openai_is_set_up():
         raise ConfigError(NOTHING_CONFIGURED)
+    if getattr(provider, "live", True):
+        check_live(f"provider {name}", fake="; a fake of your own says live = False")
     return provider
 
 

@@ -96,7 +96,9 @@ LLMProvider = SyncProvider | AsyncProvider
 - ``open()`` and ``close()``, both or none: called once in a process, before the first call and at its end; what they hold
   must not belong to one event loop;
 - ``keeps_time: bool``: whether ``complete`` always ends within ``request.timeout``. By default it is not trusted
-  to: sync code calls it on a thread that can be left behind.
+  to: sync code calls it on a thread that can be left behind;
+- ``live: bool``: whether asking it is a live call, which a test makes with ``pytest --flowlet-live`` only (default True).
+  A fake says False.
 """
 
 

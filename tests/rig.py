@@ -100,6 +100,7 @@ TOKENS = TokenUsage(prompt_tokens=7, completion_tokens=3, total_tokens=10)
 class SlowSync:
     """A sync provider whose answers come when the test says so."""
 
+    live = False
     name = "slow"
 
     def __init__(self) -> None:

@@ -220,6 +220,7 @@ LIMITS = st.builds(
 class Shop:
     """A provider that sells as the plans say, and keeps the accounts: what was paid for is in *sold*."""
 
+    live = False
     name = "shop"
 
     def __init__(self, plans: list[Plan]) -> None:
@@ -458,6 +459,8 @@ def test_a_provider_may_ask_another_one() -> None:
     """A call that a provider makes within its own is not held up by it."""
 
     class Asking:
+        live = False
+
         def complete(self, request: Request) -> Completion:
             return Completion(LLM("mock:m").ask("?"), TOKENS)
 

@@ -302,6 +302,7 @@ def test_a_retry_wait_of_a_model_call_wakes(colour, backend):
     refused = threading.Event()
 
     class Busy:
+        live = False
         name = "busy"
         asked = 0
 

@@ -134,6 +134,7 @@ def slow(seconds: float = 30) -> None:
 
 
 class Waiting:
+    live = False
     name = "waiting"
 
     def complete(self, request: object) -> Completion:

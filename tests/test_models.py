@@ -341,6 +341,7 @@ def test_a_provider_says_how_it_can_be_asked() -> None:
     """``structured_output`` of the provider is where it begins; without one it is the prompt."""
 
     class Plain:
+        live = False
         name = "plain"
 
         def __init__(self) -> None:
@@ -362,6 +363,7 @@ def test_a_provider_says_how_it_can_be_asked() -> None:
 class Streaming:
     """Streams from a script, in the colours that it was made for, and tells when it was closed."""
 
+    live = False
     name = "streaming"
 
     def __init__(self, *pieces: Any) -> None:
@@ -793,6 +795,7 @@ def test_a_price_that_nobody_knows_is_none_and_counted() -> None:
     """An unknown model's tokens are booked, its cost is None and counted as unpriced."""
 
     class Odd:
+        live = False
         name = "odd"
 
         def complete(self, request: Request) -> Completion:
@@ -882,6 +885,7 @@ def test_an_async_provider_in_sync_code_runs_on_the_background_loop(background: 
     seen: list[tuple[str, int]] = []
 
     class Tells:
+        live = False
         name = "tells"
 
         async def acomplete(self, request: Request) -> Completion:
@@ -911,6 +915,7 @@ def test_a_complete_that_is_a_coroutine_function_is_an_async_provider(background
     """The colour is that of the method, not of its name."""
 
     class Odd:
+        live = False
         name = "odd"
 
         async def complete(self, request: Request) -> Completion:
@@ -958,12 +963,14 @@ def test_an_answer_that_is_no_completion_is_a_provider_error(background: str, fo
     """A provider that returns something else fails its own call only, and the loop lives on."""
 
     class Sync:
+        live = False
         name = "bad"
 
         def complete(self, request: Request) -> Any:
             return found
 
     class Async:
+        live = False
         name = "bad"
 
         async def acomplete(self, request: Request) -> Any:

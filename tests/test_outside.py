@@ -108,6 +108,7 @@ def test_ctrl_c_goes_through_a_provider(heard: Heard) -> None:
     """Which is called in the caller's thread."""
 
     class Pressed:
+        live = False
         keeps_time = True
 
         def complete(self, request: object) -> None:
@@ -139,6 +140,8 @@ def test_in_other_threads_a_keyboard_interrupt_is_the_plugins(background: str) -
         run(workflow(lambda: get_step("presses")()))
 
     class Presses:
+        live = False
+
         def complete(self, request: object) -> None:
             raise KeyboardInterrupt
 

@@ -64,12 +64,14 @@ async def aasleep():
     await anyio.sleep(60)
 
 class Never:
+    live = False
     name = "never"
     def complete(self, request):
         ready()
         time.sleep(60)
 
 class ANever:
+    live = False
     name = "anever"
     async def acomplete(self, request):
         ready()

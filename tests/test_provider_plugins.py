@@ -87,6 +87,8 @@ def provider(colour: str, act: Callable[[], object]) -> object:
     """A provider of *colour* that does *act* when it is asked."""
 
     class Sync:
+        live = False
+
         def complete(self, request: Request) -> object:
             return act()
 
@@ -99,6 +101,8 @@ def provider(colour: str, act: Callable[[], object]) -> object:
             yield deltas()
 
     class Async:
+        live = False
+
         async def acomplete(self, request: Request) -> object:
             await anyio.sleep(0)
             return act()
@@ -213,6 +217,7 @@ def test_who_keeps_the_time_is_called_in_the_callers_thread() -> None:
     threads = []
 
     class Kept:
+        live = False
         keeps_time = True
 
         def complete(self, request: Request) -> Completion:
@@ -233,6 +238,7 @@ ECHO = """
 from flowlet.messages import Completion
 from flowlet.metrics import TokenUsage
 class Echo:
+    live = False
     made = 0
     def __init__(self): Echo.made += 1
     def complete(self, request):
@@ -353,6 +359,8 @@ def test_one_with_open_and_close_is_opened_once_in_a_process(
     told = []
 
     class Sync:
+        live = False
+
         def open(self) -> None:
             told.append("open")
 
@@ -364,6 +372,8 @@ def test_one_with_open_and_close_is_opened_once_in_a_process(
             told.append("close")
 
     class Async:
+        live = False
+
         async def open(self) -> None:
             told.append("open")
 
@@ -387,6 +397,8 @@ async def test_one_is_opened_outside_of_runs_too() -> None:
     told = []
 
     class Async:
+        live = False
+
         async def open(self) -> None:
             told.append("open")
 
@@ -406,6 +418,8 @@ def test_one_that_can_not_be_opened_fails_the_call(asking: Callable[..., object]
     tries = []
 
     class Late:
+        live = False
+
         def open(self) -> None:
             tries.append(1)
             if len(tries) == 1:

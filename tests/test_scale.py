@@ -49,6 +49,7 @@ canary: ContextVar[int] = ContextVar("canary", default=-1)
 class Counting:
     """A provider whose answer is its question, at as many tokens as it says."""
 
+    live = False
     name = "count"
 
     def complete(self, request: Request) -> Completion:

@@ -117,6 +117,8 @@ def sdk_error() -> SDKError:
 class Careless:
     """A provider that lets the errors of its SDK through."""
 
+    live = False
+
     def complete(self, request: Request) -> Completion:
         raise sdk_error()
 
@@ -131,6 +133,8 @@ class Careless:
 
 class CarelessAsync:
     """The same, async."""
+
+    live = False
 
     async def acomplete(self, request: Request) -> Completion:
         raise sdk_error()

@@ -69,6 +69,8 @@ def write(text: str) -> None:
 class Acme:
     """A provider that remembers what it is asked."""
 
+    live = False
+
     def __init__(self) -> None:
         self.requests: list[Request] = []
 

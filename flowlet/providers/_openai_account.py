@@ -9,14 +9,12 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
+from .._live_calls import check_live
 from .._value import address
 from ..errors import ConfigError
 from ..settings import process
 
-__all__ = ["LIVE", "Account"]
-
-LIVE = "PYTEST_FLOWLET_LIVE"
-"""The variable by which the pytest plugin says whether live calls are allowed; subprocesses inherit it."""
+__all__ = ["Account"]
 
 _OPENAI = "https://api.openai.com/v1"
 _NO_KEY = "no-key-needed"
@@ -63,17 +61,8 @@ class Account:
         Raises:
             ConfigError: pytest runs without --flowlet-live, or there is no key, and the host is another.
         """
-        live = os.environ.get(LIVE)
-        if live is None or (live == "yes" and self.secret) or _is_loopback(self.base_url):
-            return
-        missing = "has no key, which --flowlet-live needs" if live == "yes" else "was not asked for"
-        raise ConfigError(
-            f"a live call of {self.place} in a test {missing}:",
-            (
-                "to allow it, set OPENAI_API_KEY and run pytest --flowlet-live (--flowlet-record=once records it)",
-                "to do without, use a recording, a mock, or FLOWLET_MODEL=offline",
-            ),
-        )
+        if not _is_loopback(self.base_url):
+            check_live(self.place, "set OPENAI_API_KEY and ", key=self.secret is not None)
 
     @property
     def official(self) -> bool:

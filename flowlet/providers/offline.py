@@ -41,6 +41,7 @@ class OfflineProvider:
 
     name = "offline"
     keeps_time = True
+    live = False
     structured_output: StructuredOutput = "json_schema"
 
     def complete(self, request: Request, /) -> Completion:

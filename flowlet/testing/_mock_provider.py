@@ -47,6 +47,7 @@ class _Script:
 
     structured_output: StructuredOutput = "json_schema"
     keeps_time = True
+    live = False
 
     def __init__(
         self,

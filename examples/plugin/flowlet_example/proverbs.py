@@ -15,6 +15,8 @@ class Proverbs:
     Raise ``ProviderError`` for whatever goes wrong, outside of the ``except`` block of an SDK's own error.
     """
 
+    live = False
+
     def complete(self, request: Request, /) -> Completion:
         if request.model not in PROVERBS:
             names = ", ".join(PROVERBS)
