@@ -285,3 +285,53 @@ def test_a_call_within_an_equal_call_is_made(backend: str) -> None:
         return await aagain(5)
 
     assert run(with_options(abody, timeout=10, backend=backend)) == 6
+
+
+def test_a_call_within_an_equal_call_around_its_run_is_made(backend: str) -> None:
+    """A child run can't wait for the step that waits for it."""
+    left = [1, 1]
+
+    @step(cache=True)
+    def again(x: int) -> int:
+        return run(child, x) if left and left.pop() else x
+
+    @workflow
+    def child(x: int) -> int:
+        return again(x) + 1
+
+    @step(cache=True)
+    async def aagain(x: int) -> int:
+        return await achild(x) if left and left.pop() else x
+
+    @workflow
+    async def achild(x: int) -> int:
+        return await aagain(x) + 1
+
+    assert run(with_options(child, timeout=10), 5) == 8
+    left.append(1)
+    assert run(with_options(achild, timeout=10, backend=backend), 5) == 7
+
+
+def test_of_calls_that_would_wait_for_one_another_one_is_made() -> None:
+    """Each is within what the other waits for."""
+    both = threading.Barrier(2)
+    met: list[str] = []
+
+    def first(name: str) -> bool:
+        met.append(name)
+        return met.count(name) == 1 and both.wait(5) >= 0
+
+    @step(cache=True)
+    def one(x: int) -> int:
+        return two(x) + 1 if first("one") else x
+
+    @step(cache=True)
+    def two(x: int) -> int:
+        return one(x) + 1 if first("two") else x
+
+    @workflow
+    def crossing() -> list[int]:
+        return pmap(lambda call: call(1), [one, two])
+
+    assert sorted(run(with_options(crossing, timeout=10))) == [2, 3]
+    assert len(met) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,8 @@ from .._arguments import written
 from .._codec import from_json, to_json
 from .._fingerprint import digest, fingerprint
 from .._signature import signature_of
-from ..context import FullStepRecord, RunRecord, StepRecord
+from .._scope import Scope
+from ..context import FullStepRecord, RunRecord
 from ..protocols import Journal
 from ..settings import process
 from ..specs import Spec
@@ -23,45 +24,76 @@ from ._memo import canonical, text_of
 from ._writer import Journals
 
 
+class Flight:
+    """A call that is being made: its scope, who waits for it, and which other keys calls within it wait for."""
+
+    __slots__ = ("needs", "scope", "waiting")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.waiting: list[tuple[Callable[[], object], list[Flight]]] = []
+        self.needs: set[str] = set()
+
+
 class Flights:
     """The calls that are being made now, by key; who wants the same waits for them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[str, tuple[StepRecord, list[Callable[[], object]]]] = {}
+        self._flights: dict[str, Flight] = {}
+        self._by_scope: dict[Scope, Flight] = {}
 
-    def board(self, key: str, who: StepRecord, wake: Callable[[], object]) -> bool:
+    def board(self, key: str, who: Scope, wake: Callable[[], object]) -> bool:
         """Whether *who* is to make the call; else *wake* comes when that of another has ended.
 
-        A call within the one that is being made can't wait for it: it is made, too.
+        A call can't wait for one that it is within, nor for one that waits, by way of others, for such: it is
+        made, too.
         """
         with self._lock:
-            pilot, waiting = self._flights.setdefault(key, (who, []))
-            may = pilot is who or _is_within(who, pilot)
-            if not may:
-                waiting.append(wake)
-            return may
+            found = self._flights.get(key)
+            if found is None:
+                self._flights[key] = self._by_scope[who] = Flight(who)
+                return True
+            around = list(self._around(who))
+            if self._needs_one_of(around, key):
+                return True
+            found.waiting.append((wake, around))
+            for flight in around:
+                flight.needs.add(key)
+            return False
 
-    def land(self, key: str, who: StepRecord) -> None:
+    def _around(self, who: Scope) -> Iterator[Flight]:
+        """The calls that *who* is within, in its run and the runs around it."""
+        above: Scope | None = who
+        while above is not None:
+            if above in self._by_scope:
+                yield self._by_scope[above]
+            above = above.parent
+
+    def _needs_one_of(self, flights: list[Flight], key: str) -> bool:
+        """Whether the call of *key* is one of *flights*, or needs one to end."""
+        seen, ahead = set[str](), [key] if flights else []
+        while ahead:
+            flight = self._flights.get(ahead.pop())
+            if flight in flights:
+                return True
+            if flight is not None:
+                ahead += flight.needs - seen
+                seen |= flight.needs
+        return False
+
+    def land(self, key: str, who: Scope) -> None:
         """End the call of *who*, unless it has ended, and wake who waits."""
         with self._lock:
             found = self._flights.get(key)
-            if found is None or found[0] is not who:
+            if found is None or found.scope is not who:
                 return
-            del self._flights[key]
-            waiting = found[1]
-        for wake in waiting:
+            del self._flights[key], self._by_scope[who]
+            for _, around in found.waiting:
+                for flight in around:
+                    flight.needs.discard(key)
+        for wake, _ in found.waiting:
             wake()
-
-
-def _is_within(step: StepRecord, other: StepRecord) -> bool:
-    """Whether *step* was called, in its run, in the body of *other*."""
-    if step.run is not other.run or step.run is None:
-        return False
-    above = step.parent
-    while above is not None and above != other.index:
-        above = step.run.steps[above].parent
-    return above is not None
 
 
 @frozen(eq=False)

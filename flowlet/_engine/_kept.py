@@ -97,11 +97,11 @@ class Kept:
     def _cached(self, slot: Slot, call: Callable[[], Any]) -> Any:
         flights, scope = process.of(Flights), self._record.scope
         latch = Latch()
-        while not flights.board(slot.key, self._record, latch.set):
+        while not flights.board(slot.key, scope, latch.set):
             park(latch, scope)
             scope.check()
             latch = Latch()
-        land = partial(flights.land, slot.key, self._record)
+        land = partial(flights.land, slot.key, scope)
         scope.on_stop(land)  # its thread may be left behind
         try:
             text = slot.look()
@@ -117,10 +117,10 @@ class Kept:
     async def _acached(self, slot: Slot, call: Callable[[], Awaitable[Any]]) -> Any:
         flights, scope = process.of(Flights), self._record.scope
         waiter = current_port().waiter()
-        while not flights.board(slot.key, self._record, waiter.wake):
+        while not flights.board(slot.key, scope, waiter.wake):
             await waiter.wait()
             waiter = current_port().waiter()
-        land = partial(flights.land, slot.key, self._record)
+        land = partial(flights.land, slot.key, scope)
         scope.on_stop(land)  # its task may not end
         try:
             text = await _off_loop(slot.look)
