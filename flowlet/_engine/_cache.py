@@ -14,8 +14,8 @@ from attrs import frozen
 from .._arguments import written
 from .._codec import from_json, to_json
 from .._fingerprint import digest, fingerprint
-from .._signature import signature_of
 from .._scope import Scope
+from .._signature import signature_of
 from ..context import FullStepRecord, RunRecord
 from ..protocols import Journal
 from ..settings import process
