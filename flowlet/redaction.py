@@ -80,9 +80,9 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """Replace every registered secret, and every text shaped like a key, with ``[redacted]``."""
-        spans = [*self._finder.spans(text), *_shapes(text)]
-        if not spans:
+        if not self.contains_secret(text) and _KEY_SHAPES.search(text) is None:
             return text
+        spans = [*self._finder.spans(text), *_shapes(text)]
         pieces: list[str] = []
         end = 0
         for start, stop in sorted(spans):

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from .._arguments import written
 from .._codec import from_json, to_json
 from .._data.writing import is_small
-from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, digest, fingerprint
+from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, fingerprint
 from .._raised import describe
 from .._signature import Signature, signature_of
 from ..context import Frame, FullStepRecord, Lane, RunRecord, StepRecord
@@ -271,7 +271,7 @@ def _memo(
         return None
     text = canonical(data)
     shown = process.redactor.redact(text if len(text) <= SHOWN else text[:SHOWN] + "…")
-    key = session.key_of(path_at(frame), name, digest(text))
+    key = session.key_of(path_at(frame), name, text)
     entry = Entry(session.run_id, key, kind, name, "running", parent_at(frame), shown, code=fingerprint(fn))
     return Memo(session, entry, signature.returns, signature.returned_as_is)
 
@@ -325,5 +325,5 @@ def memo_of_call(frame: Frame, session: Session, provider: str, request: Request
     """The memo of a model call."""
     name = f"{provider}:{request.model}"
     data = to_json(evolve(request, timeout=0.0), Request)
-    key = session.key_of(path_at(frame), name, digest(json.dumps(data, sort_keys=True)))
+    key = session.key_of(path_at(frame), name, json.dumps(data, sort_keys=True))
     return Memo(session, Entry(session.run_id, key, "call", name, "running", parent_at(frame)), Completion)

@@ -39,7 +39,8 @@ Function = Callable[..., Any]
 def _opened(spec: Spec, frame: Frame, run: RunRecord) -> FullStepRecord:
     refuse_dropped(run)
     record = FullStepRecord(frame, run, spec.name, spec.run.model)
-    record.scope = Scope(run.id, frame.scope)
+    if not spec.plain:
+        record.scope = Scope(run.id, frame.scope)
     if run.observers:
         assert record.index is not None
         run.emit(StepStarted(run.info, time.time(), spec.name, record.index, record.parent))
@@ -48,7 +49,8 @@ def _opened(spec: Spec, frame: Frame, run: RunRecord) -> FullStepRecord:
 
 def _closed(record: StepRecord, run: RunRecord, frame: Frame) -> None:
     current.set(frame)
-    record.scope.leave()
+    if record.scope is not frame.scope:
+        record.scope.leave()
     if run.observers:
         run.tell_finished(record)
 
@@ -86,7 +88,7 @@ def in_full(
     def wrapped() -> Any:
         wraps = wrapping(run.middleware, StepCall) if run.middleware else ()
         if not wraps:
-            return _attempts(spec, fn, record, run, args, kwargs)
+            return fn(*args, **kwargs) if spec.plain else _attempts(spec, fn, record, run, args, kwargs)
         call = StepCall(spec.name, args, kwargs, run.info)
         return awaited(through(wraps, call, last, record, lambda: port_of(run)), spec.name)
 
@@ -166,6 +168,8 @@ async def ain_full(
         return result
 
     async def wrapped() -> Any:
+        if not wraps and spec.plain:
+            return await fn(*args, **kwargs)
         if not wraps:
             return await _aattempts(spec, fn, original or fn, record, run, args, kwargs)
         result = await athrough(wraps, StepCall(spec.name, args, kwargs, run.info), last, record)

@@ -49,7 +49,7 @@ class Session:
         self._unused: dict[str, dict[str, str]] = {}
         self._new: dict[str, list[str]] = {}
         self._changed: set[str] = set()
-        self._counts: dict[tuple[str, str, str], int] = {}
+        self._counts: dict[str, int] = {}
         self._phase: Literal["new", "open", "closed"] = "new"
         self._process = os.getpid()
 
@@ -129,10 +129,10 @@ class Session:
 
     def key_of(self, parent: str, name: str, arguments: str) -> str:
         """The key of a call that is made now: the next of its equals."""
-        equals = parent, name, arguments
+        first = digest(parent, name, arguments)
         with guard:
-            count = self._counts[equals] = self._counts.get(equals, 0) + 1
-        return digest(parent, name, arguments, str(count))
+            count = self._counts[first] = self._counts.get(first, 0) + 1
+        return first if count == 1 else digest(first, str(count))
 
     def find(self, key: str, parent: str, name: str) -> Entry | None:
         """The entry of a call that has completed before, if there is one."""

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from json.encoder import encode_basestring
+from math import isfinite
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from attrs import fields, frozen
+from attrs import frozen
 
 from ..entries import Entry, JournalledRun
 from ._faults import damaged
 from ._lines import grown
-from ._sealed import data, listed, packed, proven, seal
+from ._sealed import data, listed, proven, seal
 
 __all__ = ["STEPS", "Row", "Trail", "numbers", "read"]
 
 STEPS = 64
 """How many entries the run's row may lag behind: damage that takes the newest of them away is not found."""
 
-_facts = attrgetter(*(a.name for a in fields(Entry) if a.name != "run_id"))
+_texts = attrgetter("key", "kind", "name", "state", "parent", "inputs", "value", "error", "code")
 
 Row = tuple[int, bytes | None, bytes, bytes]
 """A row: its number, of its first entry the run, the seal, and the body."""
@@ -87,12 +90,20 @@ class Trail:
         run, last = grown(self.run, entries), self.last
         rows, name = list[Row](), None if self.entries else data(run.run_id)
         for number, entry in enumerate(entries, self.numbers[0] + self.entries):
-            body = packed(_facts(entry))
+            body = _body(entry)
             last = seal(last, body)
             rows.append((number, name, last, body))
             name = None
         told = self.told if run is self.run else 0  # what lists tell of it has changed
         return Trail(run, self.number, last, self.entries + len(entries), told), rows
+
+
+def _body(entry: Entry) -> bytes:
+    """Write all facts but the run's id as a JSON list, in a quarter of the time that :mod:`json` takes."""
+    texts = ",".join(map(encode_basestring, _texts(entry)))
+    times = entry.at, entry.duration
+    at, duration = map(repr if all(map(isfinite, times)) else json.dumps, times)
+    return data(f"[{texts},{at},{duration},{entry.attempts},{encode_basestring(entry.info)}]")
 
 
 def numbers(run: int) -> tuple[int, int]:
