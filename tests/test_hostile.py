@@ -33,8 +33,8 @@ from flowlet import (
     with_options,
     workflow,
 )
+from flowlet._live_calls import LIVE
 from flowlet.metrics import CallRecord
-from flowlet.providers._openai_account import LIVE
 from flowlet.providers.openai import OpenAIProvider
 from hostile import ALIKE, LARGE, LARGE_STREAMED, STREAMED, TOLD, WHOLE, Case, answer, nested
 from server import KEY, Answer, Body, RateLimit, Received, Server

@@ -150,7 +150,7 @@ def test_what_a_stream_raises_fails_its_run_alone(
     exc: type[BaseException], asking: Callable[..., object], heard: Heard
 ) -> None:
     """Between its pieces, too."""
-    both = type("Both", (), {})()
+    both = type("Both", (), {"live": False})()
     for colour, names in (("def", ("complete", "stream")), ("async def", ("acomplete", "astream"))):
         for name in names:
             setattr(both, name, getattr(provider(colour, raising(exc)), name))
@@ -259,7 +259,7 @@ def test_an_installed_provider_is_found_by_its_name(
 
 def test_an_installed_one_fails_with_its_distribution(site: Path, heard: Heard) -> None:
     """Who is to blame can be looked up."""
-    code = "class Bad:\n    def complete(self, request):\n        raise SystemExit(3)\n"
+    code = "class Bad:\n    live = False\n    def complete(self, request):\n        raise SystemExit(3)\n"
     install(site, "tea-bad", code, "[flowlet.providers]\nbad = tea_bad:Bad\n")
     with pytest.raises(ProviderError, match="SystemExit"):
         run(ask, "bad:m")

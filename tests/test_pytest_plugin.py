@@ -8,8 +8,9 @@ from importlib import import_module
 
 import pytest
 
+from flowlet._live_calls import LIVE
 from flowlet.errors import ConfigError
-from flowlet.providers._openai_account import LIVE, Account
+from flowlet.providers._openai_account import Account
 from rig import ALL_MODULES
 
 pytest_plugins = "pytester"
@@ -90,6 +91,34 @@ def test_no_live_call_is_made_by_mistake(session, monkeypatch: pytest.MonkeyPatc
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*a live call of https://api.openai.com/v1 in a test was not asked for*"])
     result.stdout.fnmatch_lines(["*pytest --flowlet-live*"])
+
+
+@pytest.mark.parametrize("way", ["registered", "installed"])
+def test_no_provider_makes_a_live_call_by_mistake(session, pytester: pytest.Pytester, way: str) -> None:
+    """Those of plugins and of one's own are not asked; the flag allows it, and a fake says that it is none."""
+    provider = """
+    from flowlet.messages import Completion
+    from flowlet.metrics import TokenUsage
+
+    class Acme:
+        def complete(self, request):
+            return Completion("from elsewhere", TokenUsage())
+    """
+    pytester.makepyfile(acme=provider)
+    info = pytester.mkdir("acme-1.dist-info")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[flowlet.providers]\nacme = acme:Acme\n")
+    pytester.syspathinsert()
+    known = "from flowlet.settings import process\nprocess.reset()\nimport acme\n"
+    if way == "registered":
+        known += "from flowlet import register_provider\nregister_provider('acme', acme.Acme())\n"
+    test = f"{known}def test_it():\n    assert LLM('acme:1').ask('hi') == 'from elsewhere'\n"
+    result = session(test)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*a live call of provider acme in a test was not asked for*"])
+    result.stdout.fnmatch_lines(["*run pytest --flowlet-live*", "*a fake of your own says live = False*"])
+    session(test, "--flowlet-live").assert_outcomes(passed=1)
+    session(test.replace("import acme\n", "import acme\nacme.Acme.live = False\n")).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ class Proverbs:
     Raise ``ProviderError`` for whatever goes wrong, outside of the ``except`` block of an SDK's own error.
     """
 
-    live = False
+    live = False  # it asks nobody; leave this out of a provider that does
 
     def complete(self, request: Request, /) -> Completion:
         if request.model not in PROVERBS:
