@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, TypeVar, overload
 
@@ -42,6 +43,7 @@ def pmap(
         BridgeError: an event loop runs in this thread; write ``await apmap(...)``.
     """
     check_callable("pmap", fn)
+    _check_items("pmap", items)
     try:
         return _fanout.map_in_threads(fn, items, _checked(max_concurrency))
     except Exception as exc:
@@ -63,11 +65,28 @@ async def apmap(
     The first failure cancels the others and is raised as it is. A sync *fn* runs on worker threads.
     """
     check_callable("apmap", fn)
+    _check_items("apmap", items)
     try:
         return await _fanout.map_in_tasks(fn, items, _checked(max_concurrency))
     except Exception as exc:
         conceal(exc)
         raise
+
+
+def _check_items(caller: str, items: object) -> None:
+    if not (isinstance(items, Iterable) or hasattr(items, "__getitem__")):
+        raise DefinitionError(
+            f"{caller}(...) takes a list of items, or another iterable, not {_found(items)}.\n"
+            f"    write:  {caller}(fn, [...])"
+        )
+
+
+def _found(given: object) -> str:
+    """Say what was given in a wrong place; a coroutine is closed, since nobody else will."""
+    found = f"{type(given).__name__} {given!r}"
+    if isinstance(given, CoroutineType):
+        given.close()
+    return found
 
 
 def _checked(max_concurrency: int) -> int:
@@ -101,11 +120,8 @@ def gather(*handles: Run[Any]) -> tuple[Any, ...]:
 def _handle(given: object) -> Run[Any]:
     if isinstance(given, Run):
         return given  # pyright: ignore[reportUnknownVariableType] -- of whatever it gives
-    found = f"{type(given).__name__} {given!r}"
-    if isinstance(given, CoroutineType):
-        given.close()
     raise DefinitionError(
-        f"gather() takes the handles that start() returns, not {found}.\n"
+        f"gather() takes the handles that start() returns, not {_found(given)}.\n"
         "    write:  gather(start(fn, x), start(fn, y))  or  await agather(fn(x), fn(y))"
     )
 
@@ -127,5 +143,17 @@ async def agather(
 @overload
 async def agather(*awaitables: Awaitable[A]) -> tuple[A, ...]: ...
 async def agather(*awaitables: Awaitable[Any]) -> tuple[Any, ...]:
-    """Await several things at once; when one fails, cancel the others and raise its error as it is."""
+    """Await several things at once; when one fails, cancel the others and raise its error as it is.
+
+    Raises:
+        DefinitionError: one of them can't be awaited.
+    """
+    wrong = [given for given in awaitables if not isawaitable(given)]
+    if wrong:
+        for given in awaitables:
+            _found(given)
+        raise DefinitionError(
+            f"agather() takes what can be awaited, not {_found(wrong[0])}.\n"
+            "    write:  await agather(afn(x), start(fn, y))"
+        )
     return tuple(await _fanout.await_all(awaitables))

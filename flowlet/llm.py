@@ -75,7 +75,7 @@ def register_provider(name: str, provider: LLMProvider) -> None:
     Raises:
         DefinitionError: it has neither ``complete`` nor ``acomplete``, or the name has a colon.
     """
-    if ":" in name or not name:
+    if not isinstance(name, str) or ":" in name or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise DefinitionError(f"{name!r} can't name a provider: it stands before the colon in provider:model")
     if isinstance(provider, type):
         raise DefinitionError(f"register an object of it: register_provider({name!r}, {provider.__name__}())")
@@ -87,8 +87,13 @@ def register_provider(name: str, provider: LLMProvider) -> None:
         process.change({"providers": {**process.settings.providers, name: provider}})
 
 
-def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Make a sequence of one text or several; what is neither stays, and is refused with the other options."""
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given, Iterable) and not isinstance(given, bytes):
+        return tuple(given)
+    return () if given is None else given  # pyright: ignore[reportReturnType]
 
 
 @frozen(repr=False)

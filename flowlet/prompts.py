@@ -68,6 +68,8 @@ def prompt(
     Raises:
         DefinitionError: *inputs* has a name that the template lacks, or the other way round.
     """
+    if not isinstance(template, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DefinitionError(f"prompt {name!r} takes a text such as 'Shorten: {{text}}', not {template!r}")
     parsed = Template.parse(template)
     hints = dict.fromkeys(parsed.names, Any) if inputs is None else dict(inputs)
     check_names(parsed, hints, f"prompt {name!r}")

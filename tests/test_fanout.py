@@ -583,6 +583,19 @@ def test_gather_of_what_is_no_handle_shows_what_is() -> None:
             gather(given)  # type: ignore[arg-type]
 
 
+async def test_what_can_t_be_called_with_is_told_where_it_is_given() -> None:
+    """Items that are none, and what can't be awaited, with the line that works; coroutines beside it are closed."""
+    for given in (3, None, plain(1)):
+        with pytest.raises(
+            DefinitionError, match=r"pmap\(...\) takes a list of items.*not (int|NoneType|coroutine)"
+        ):
+            pmap(double, given)  # type: ignore[arg-type]
+        with pytest.raises(DefinitionError, match=r"write:  apmap\(fn, \[...\]\)"):
+            await apmap(double, given)  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match=r"agather\(\) takes what can be awaited, not int 3"):
+        await agather(plain(1), 3)  # type: ignore[arg-type]
+
+
 async def _awaits_what_was_cancelled(number: int = 0) -> int:
     if number == 1:
         return number

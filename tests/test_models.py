@@ -183,6 +183,8 @@ def test_a_model_is_a_frozen_value() -> None:
         {"top_p": 1.5},
         {"seed": "1"},
         {"stop": [1]},
+        {"stop": 5},
+        {"stop": b"END"},
         {"system": 5},
         {"extra": "x"},
     ],

@@ -58,6 +58,14 @@ def test_a_prompt_is_called_with_its_names(args: Any, kwargs: Any) -> None:
     assert asked(llm) == "Translate into French: tea"
 
 
+def test_a_prompt_is_made_of_text() -> None:
+    """What is none is refused where it is given."""
+    with pytest.raises(
+        DefinitionError, match=r"prompt 'prompt' takes a text such as 'Shorten: \{text\}', not 3"
+    ):
+        prompt(3)  # type: ignore[call-overload]
+
+
 def test_a_prompt_looks_like_a_function() -> None:
     """Name, documentation and signature tell what it takes."""
     assert (translate.__name__, translate.__doc__) == ("translate", "Translate into {language}: {text}")
