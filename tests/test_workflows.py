@@ -686,7 +686,9 @@ def test_child_runs_nest_up_to_the_limit() -> None:
         depths.append(n)
         return endless(n + 1)
 
-    with pytest.raises(DefinitionError, match="child runs nest 100 deep: .*endless → endless"):
+    with pytest.raises(
+        DefinitionError, match="child runs nest 100 deep at most; this circle .*: endless → endless"
+    ):
         run(endless, 0)
     assert depths == list(range(101))
 
@@ -713,8 +715,23 @@ def test_alternating_colours_nest_up_to_the_limit(background: str) -> None:
     def odd(n: int) -> int:
         return run(even, n + 1)
 
-    with pytest.raises(DefinitionError, match="child runs nest 100 deep"):
+    with pytest.raises(DefinitionError, match="child runs nest 100 deep.*: odd → even → odd"):
         run(even, 0)
+
+
+def test_what_nests_too_deep_without_a_circle_is_named() -> None:
+    """The last few names, and what to do."""
+
+    def calls(inner: Any, name: str) -> Any:
+        return workflow(name=name)(lambda n: inner(n))
+
+    below: Any = double
+    for number in range(102):
+        below = calls(below, f"w{number}")
+    with pytest.raises(
+        DefinitionError, match=r"found … → w3 → w2 → w1 → w0\. Call some of them from one body"
+    ):
+        run(below, 1)
 
 
 # --- tasks that the user spawned -----------------------------------------------------------------

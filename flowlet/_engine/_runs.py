@@ -71,9 +71,7 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
             check_limits(bare(fn, spec), args, kwargs)
     run = RunRecord(name, options, parent, None if frame is None else frame.scope)
     if run.depth > MAX_DEPTH:
-        raise DefinitionError(
-            f"child runs nest {MAX_DEPTH} deep: {_lineage(run)}; does a workflow call itself?"
-        )
+        raise DefinitionError(_too_deep(run))
     if options.journal is not None or process.settings.journal is not None or (parent and parent.place):
         run.place = _placed(run, fn, spec, args, kwargs, frame)
     run.simple = not run.observers and run.place is None and steps_unwrapped(run)
@@ -112,13 +110,18 @@ def steps_unwrapped(run: RunRecord) -> bool:
     return not (run.middleware and wrapping(run.middleware, StepCall))
 
 
-def _lineage(run: RunRecord) -> str:
-    names: list[str] = []
-    above: RunRecord | None = run
-    while above is not None and len(names) < 4:
+def _too_deep(run: RunRecord) -> str:
+    """Name the circle that *run* closes, as a → b → a; or else the runs right around it."""
+    names, above = [run.workflow], run.parent
+    while above is not None and run.workflow not in names[1:]:
         names.append(above.workflow)
         above = above.parent
-    return "… → " + " → ".join(reversed(names))
+    if run.workflow in names[1:]:
+        circle = " → ".join(reversed(names))
+        told = f"this circle does not end before: {circle}. Let it end sooner, or write it as a loop"
+    else:
+        told = f"found … → {' → '.join(reversed(names[:4]))}. Call some of them from one body, one after the other"
+    return f"child runs nest {MAX_DEPTH} deep at most; {told}"
 
 
 def begin(run: RunRecord, frame: Frame) -> None:
