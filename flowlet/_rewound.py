@@ -60,6 +60,10 @@ class Rewound:
         """Tell the runs as they are."""
         return self._store.runs()
 
+    def run(self, run_id: str, /) -> JournalledRun | None:
+        """Tell how one run stands."""
+        return self._store.run(run_id)
+
     def claim(self, run_id: str, /) -> str | None:
         """Take a run."""
         return self._store.claim(run_id)

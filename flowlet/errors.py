@@ -20,6 +20,7 @@
     ├── PluginError                       a plugin is broken, missing or misbehaves
     ├── RecordingError                    a recording is missing, stale or unsafe to write
     └── JournalError                      a journal cannot be read or written
+        └── DamagedRuns                   some of its runs are damaged; it has the others
 
     RunStopped (BaseException)            ends the body of a run that is over; never catch it
 
@@ -38,12 +39,14 @@ from ._value import Shown, Value, without_secrets
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from .entries import JournalledRun
     from .metrics import ExecutionMetrics, TokenUsage
 
 __all__ = [
     "BridgeError",
     "BudgetExceeded",
     "ConfigError",
+    "DamagedRuns",
     "DefinitionError",
     "Failure",
     "FlowletError",
@@ -126,6 +129,13 @@ class RecordingError(_Message):
 
 class JournalError(_Message):
     """A journal can't be read or written."""
+
+
+@frozen(repr=False)
+class DamagedRuns(JournalError):
+    """Some runs of a journal are damaged, or lost; *runs* are the others."""
+
+    runs: tuple[JournalledRun, ...] = field(default=(), repr=False)
 
 
 @frozen(repr=False)

@@ -185,7 +185,11 @@ class Journal(Protocol):
         ...
 
     def runs(self) -> Sequence[JournalledRun]:
-        """Tell the runs, the newest first."""
+        """Tell the runs, the newest first. Where some are damaged, the others come with ``DamagedRuns``."""
+        ...
+
+    def run(self, run_id: str, /) -> JournalledRun | None:
+        """Tell how one run stands, whatever has become of others; None for a run that is not known."""
         ...
 
     def claim(self, run_id: str, /) -> str | None:

@@ -23,7 +23,7 @@ from ._target import Unloadable, find, function_in
 from ._value import Shown
 from .declarative import load_workflow
 from .entries import ChangedCode, Entry, JournalledRun
-from .errors import ConfigError, InputError, JournalError
+from .errors import ConfigError, DamagedRuns, InputError, JournalError
 from .messages import Completion, JsonValue
 from .metrics import CallRecord, Usage
 from .settings import process
@@ -100,6 +100,7 @@ def recorded_runs(journal: str | PathLike[str] | Journal | None = None) -> list[
 
     Raises:
         ConfigError: no journal is given, nor set.
+        DamagedRuns: some are damaged; it has the others.
         JournalError: it can't be read.
     """
     return list(_store(journal).runs())
@@ -113,13 +114,17 @@ def recorded(run_id: str, journal: str | PathLike[str] | Journal | None = None) 
         JournalError: it can't be read, or does not know the run.
     """
     store = _store(journal)
-    found = next((run for run in store.runs() if run.run_id == run_id), None)
+    found = store.run(run_id)
     if found is None:
-        raise JournalError(f"there is no run {run_id!r} in the journal; it has {_some(store.runs())}")
+        raise JournalError(f"there is no run {run_id!r} in the journal; it has {_some(store)}")
     return RecordedRun(found, tuple(store.read(run_id)))
 
 
-def _some(runs: Sequence[JournalledRun]) -> str:
+def _some(store: Journal) -> str:
+    try:
+        runs = store.runs()
+    except DamagedRuns as exc:
+        runs = exc.runs
     names = [run.run_id for run in runs[:5]]
     more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
     return ", ".join(names) + more if names else "none"

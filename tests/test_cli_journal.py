@@ -161,13 +161,21 @@ def test_prune_drops_old_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_prune_drops_a_damaged_run_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    """So that the others can be listed again."""
+    """The others are listed all the same, resumed, and shown; that one is missing is told."""
     run_it("--run-id", "one")
     run_it("--run-id", "two")
     with closing(sqlite3.connect(os.environ["FLOWLET_JOURNAL"])) as db, db:
         db.execute("UPDATE runs SET body = CAST('{}' AS BLOB) WHERE name = CAST('one' AS BLOB)")
+    capsys.readouterr()
     assert main(["runs"]) == 2
-    assert "run 'one'" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["run", "two"]
+    assert "run 'one' is damaged" in err
+    assert [main(["show", "one"]), main(["show", "two"]), main(["show", "nope"])] == [2, 0, 2]
+    assert "it has two" in capsys.readouterr().err
+    assert main(["rerun", "two", "--from", "ask", "-q"]) == 0
+    assert [main(["resume", "--all", "-q"]), main(["prune", "--older-than", "1h"])] == [2, 2]
+    capsys.readouterr()
     assert main(["prune", "one"]) == 0
     assert capsys.readouterr().out == "not in the journal any more: one\n"
     assert main(["runs", "--json"]) == 0

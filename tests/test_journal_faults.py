@@ -1,6 +1,7 @@
 """What can go wrong with a journal is one clear error, and passes: nothing is lost, nothing is wrong unnoticed."""
 
 import os
+import pickle
 import random
 import shutil
 import sqlite3
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from flowlet.entries import Entry
-from flowlet.errors import JournalError
+from flowlet.entries import Entry, JournalledRun
+from flowlet.errors import DamagedRuns, JournalError
 from flowlet.journals import SQLiteJournal, _opening
 from peer import Peer, begun, made
 
@@ -502,18 +503,51 @@ def test_rows_that_are_lost_or_swapped_are_found(whole: Path, path: Path) -> Non
 
 
 def test_a_lost_run_is_missed_in_the_list(whole: Path, path: Path) -> None:
-    """The list says how long it should be."""
+    """The list knows how long it should be, and has the others."""
     shutil.copy(whole, path)
     with sqlite3.connect(path) as db:
         db.execute("DELETE FROM runs WHERE name = CAST('tea-1' AS BLOB)")
     db.close()
     journal = SQLiteJournal(path)
-    with pytest.raises(JournalError, match=r"the list of runs \(it has 2, and should have 3\) is damaged"):
+    told = r"run 'tea-1' \(it has entries, and is not among the runs\) is damaged"
+    with pytest.raises(DamagedRuns, match=told) as caught:
         journal.runs()
-    with pytest.raises(JournalError, match="run 'tea-1' .* is not among the runs"):
-        journal.append([made("new")])
+    assert [run.run_id for run in caught.value.runs] == ["tea-3", "tea-2"]
+    for call in (partial(journal.append, [made("new")]), partial(journal.run, "tea-1")):
+        with pytest.raises(JournalError, match=told):
+            call()
     journal.forget(["tea-1"])
     assert [run.run_id for run in journal.runs()] == ["tea-3", "tea-2"]
+
+
+def test_what_is_damaged_hides_no_other_run(whole: Path, path: Path) -> None:
+    """Each can be asked for by its name, and the list has those that are whole."""
+    deeds = {
+        "UPDATE runs SET body = CAST('{}' AS BLOB) WHERE name = CAST('tea-1' AS BLOB)": "run 'tea-1' is damaged",
+        "DELETE FROM entries; DELETE FROM runs WHERE name = CAST('tea-1' AS BLOB)": (
+            r"the list of runs \(it has 2, and should have 3\) is damaged"
+        ),
+        "UPDATE counts SET body = CAST('{}' AS BLOB)": "the number of runs is damaged",
+        "UPDATE runs SET digest = NULL": "run 'tea-1', run 'tea-2', run 'tea-3' are damaged",
+    }
+    for deed, told in deeds.items():
+        shutil.copy(whole, path)
+        with sqlite3.connect(path) as db:
+            db.executescript(deed)
+        db.close()
+        journal = SQLiteJournal(path)
+        with pytest.raises(DamagedRuns, match=told) as caught:
+            journal.runs()
+        found = caught.value.runs
+        assert list(found) == [run for name in reversed(RUNS) if (run := whole_run(journal, name))]
+        assert pickle.loads(pickle.dumps(caught.value)).runs == found
+
+
+def whole_run(journal: SQLiteJournal, name: str) -> JournalledRun | None:
+    try:
+        return journal.run(name)
+    except JournalError:
+        return None
 
 
 def test_a_file_cut_off_is_never_a_wrong_answer(whole: Path, path: Path) -> None:

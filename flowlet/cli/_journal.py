@@ -15,11 +15,12 @@ from attrs import asdict
 from .._codec import from_json, to_json
 from ..display._words import cost_of, tokens_of, visible
 from ..entries import ChangedCode, Entry, JournalledRun
-from ..errors import InputError
+from ..errors import DamagedRuns, InputError
 from ..messages import Completion
 from ..metrics import Usage
 from ..resuming import RecordedRun, forget_runs, recorded, recorded_runs, resumable, rewound
 from . import _codes
+from ._errors import tell
 from ._run import Request, execute
 from ._shown import write_json
 
@@ -29,19 +30,32 @@ _WIDTH = 72
 
 
 def list_runs(journal: str | None, state: str | None, workflow: str | None, limit: int, as_json: bool) -> int:
-    """Write the runs of a journal, a line each."""
-    found = [
-        run
-        for run in recorded_runs(journal)
-        if state in (None, run.state) and workflow in (None, run.workflow)
-    ][:limit]
+    """Write the runs of a journal, a line each; those that are damaged are told besides."""
+    runs, fault = _known(journal)
+    found = [run for run in runs if state in (None, run.state) and workflow in (None, run.workflow)][:limit]
     if as_json:
         write_json([asdict(run) for run in found])
     elif not found:
         print("no such runs")
     else:
         _write_table(found)
-    return _codes.OK
+    return _told(fault)
+
+
+def _known(journal: str | None) -> tuple[Sequence[JournalledRun], DamagedRuns | None]:
+    """The runs of a journal that are whole, and what is wrong with others."""
+    try:
+        return recorded_runs(journal), None
+    except DamagedRuns as exc:
+        return exc.runs, exc
+
+
+def _told(fault: DamagedRuns | None, code: int = _codes.OK) -> int:
+    """Tell what is wrong with some runs, if anything is, and give the exit code of a command that left them out."""
+    if fault is None:
+        return code
+    tell(fault, whole=False)
+    return max(code, _codes.USAGE)
 
 
 def _write_table(runs: Sequence[JournalledRun]) -> None:
@@ -150,14 +164,15 @@ def resume_runs(
     """
     if everything == (run_id is not None):
         raise InputError("name a run to resume, or all that were killed with --all; flowlet runs lists them")
-    names = [run_id] if run_id is not None else [run.run_id for run in recorded_runs(journal) if _killed(run)]
+    runs, fault = ((), None) if run_id is not None else _known(journal)
+    names = [run_id] if run_id is not None else [run.run_id for run in runs if _killed(run)]
     if not names:
         print("no run was killed")
     codes = [
         execute(partial(resumable, name, None, journal, changed_code), request, as_json, whole)
         for name in names
     ]
-    return max(codes, default=_codes.OK)
+    return _told(fault, max(codes, default=_codes.OK))
 
 
 def _killed(run: JournalledRun) -> bool:
@@ -186,7 +201,8 @@ def prune_runs(names: Sequence[str], age: str | None, state: str, journal: str |
     """
     if bool(names) == (age is not None):
         raise InputError("name the runs to drop, or say how old they are: --older-than 30d")
-    dropped = list(names) if age is None else _older(age, state, journal)
+    runs, fault = ((), None) if age is None else _known(journal)
+    dropped = list(names) if age is None else _older(age, state, runs)
     forget_runs(dropped, journal)
     if as_json:
         write_json({"dropped": dropped})
@@ -194,16 +210,16 @@ def prune_runs(names: Sequence[str], age: str | None, state: str, journal: str |
         print(f"not in the journal any more: {', '.join(map(visible, names))}")
     else:
         print(f"{len(dropped)} runs dropped" if len(dropped) != 1 else "1 run dropped")
-    return _codes.OK
+    return _told(fault)
 
 
-def _older(age: str, state: str, journal: str | None) -> list[str]:
+def _older(age: str, state: str, runs: Sequence[JournalledRun]) -> list[str]:
     found = _AGE.fullmatch(age.strip())
     if found is None:
         raise InputError(f"--older-than {age!r} is no age; write a number and s, m, h, d or w: 30d")
     oldest = time.time() - float(found[1]) * _SECONDS[found[2]]
     return [
         run.run_id
-        for run in recorded_runs(journal)
+        for run in runs
         if run.state == state and run.owner is None and (run.ended or run.started) < oldest
     ]

@@ -45,9 +45,13 @@ def fault(path: Path, found: str, do: str) -> JournalError:
     return JournalError(f"journal {path}: {found}; {do}")
 
 
-def damaged(path: Path, what: str) -> JournalError:
+def damaged(path: Path, *what: str) -> JournalError:
     """Make the error for something in the file that is not as it was written."""
-    return fault(path, f"{what} is damaged", "restore the file from a copy, or let go of what is damaged")
+    return fault(
+        path,
+        f"{', '.join(what)} {'is' if len(what) == 1 else 'are'} damaged",
+        "restore the file from a copy, or drop what is damaged: flowlet prune RUN",
+    )
 
 
 @contextmanager

@@ -43,10 +43,16 @@ class MemoryJournal:
     def runs(self) -> Sequence[JournalledRun]:
         """Tell the runs, the newest first."""
         with self._lock:
-            return tuple(
-                evolve(run, entries=len(self._entries[run_id]), owner=self._owner(run_id))
-                for run_id, run in reversed(self._runs.items())
-            )
+            return tuple(map(self._told, reversed(self._runs.values())))
+
+    def run(self, run_id: str, /) -> JournalledRun | None:
+        """Tell how one run stands; None for a run that is not known."""
+        with self._lock:
+            found = self._runs.get(run_id)
+            return None if found is None else self._told(found)
+
+    def _told(self, run: JournalledRun) -> JournalledRun:
+        return evolve(run, entries=len(self._entries[run.run_id]), owner=self._owner(run.run_id))
 
     def _owner(self, run_id: str) -> str | None:
         return "this process" if run_id in self._claimed else None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any
 
 from attrs import evolve
 
 from ..entries import Entry, JournalledRun
-from ..errors import JournalError
+from ..errors import DamagedRuns, JournalError
 from ._claims import Claims
 from ._faults import damaged, told
 from ._file import JournalFile
@@ -24,6 +24,8 @@ from ._trail import Trail, numbers, read
 __all__ = ["SQLiteJournal"]
 
 _ALL = "runs"
+_UNLISTED = " (it has entries, and is not among the runs)"
+_LOST = "SELECT run FROM entries WHERE run IS NOT NULL AND run NOT IN (SELECT name FROM runs)"
 _OF_RUN = "FROM entries WHERE number BETWEEN ? AND ?"
 
 
@@ -78,19 +80,29 @@ class SQLiteJournal:
         """Tell the runs, the newest first.
 
         Raises:
-            JournalError: they can't be read, or are not as they were written.
+            DamagedRuns: some are not as they were written; it has the others.
+            JournalError: they can't be read.
         """
         with self._file.transaction("DEFERRED") as db:
-            rows, known, _ = self._runs.all(db), *self._counted(db)
-            trails = [self._listed(db, run_id, row) for run_id, row in rows.items()]
-        if len(rows) != known:
-            raise damaged(self.path, f"the list of runs (it has {len(rows)}, and should have {known})")
-        with told(self.path):
-            owners = Claims.of(self._claims).owners(rows)
-        newest = sorted(trails, key=lambda trail: trail.number, reverse=True)
-        return tuple(
-            evolve(run, owner=owners.get(run.run_id)) for trail in newest if (run := trail.run) is not None
-        )
+            rows, faults = self._runs.all(db)
+            faults += self._lost(db, len(rows) + len(faults))
+            trails = [self._listed(db, Trail.of(run_id, row)) for run_id, row in rows.items()]
+        trails.sort(key=attrgetter("number"), reverse=True)
+        found = self._owned(trails)
+        if faults:
+            raise DamagedRuns(damaged(self.path, *faults).message, found)
+        return found
+
+    def run(self, run_id: str, /) -> JournalledRun | None:
+        """Tell how one run stands, whatever has become of others; None for a run that is not known.
+
+        Raises:
+            JournalError: it can't be read, or is not as it was written.
+        """
+        with self._file.transaction("DEFERRED") as db:
+            trail = self._trail(db, run_id)
+            trails = [] if trail is None else [self._listed(db, trail)]
+        return next(iter(self._owned(trails)), None)
 
     def claim(self, run_id: str, /) -> str | None:
         """Take a run for this process, until it gives it back or ends; None is success, else it is who has it.
@@ -155,7 +167,7 @@ class SQLiteJournal:
     def _trail(self, db: Connection, run_id: str) -> Trail | None:
         row = self._runs.get(db, run_id)
         if row is None and self._begun(db, run_id) is not None:
-            raise damaged(self.path, f"run {run_id!r} (it has entries, and is not among the runs)")
+            raise damaged(self.path, f"run {run_id!r}{_UNLISTED}")
         return None if row is None else Trail.of(run_id, row)
 
     def _begun(self, db: Connection, run_id: str) -> int | None:
@@ -170,12 +182,31 @@ class SQLiteJournal:
             return None if trail is None else trail.number
         return self._begun(db, run_id)
 
-    def _listed(self, db: Connection, run_id: str, row: dict[str, Any]) -> Trail:
-        """Make the trail of a run from its row, with the number of its entries now."""
-        trail = Trail.of(run_id, row)
+    def _listed(self, db: Connection, trail: Trail) -> Trail:
+        """Tell a trail with the number of its entries now."""
         assert trail.run is not None
         (newest,) = db.execute(f"SELECT MAX(number) {_OF_RUN}", trail.numbers).fetchone()
         return evolve(trail, run=evolve(trail.run, entries=max(trail.which(newest), trail.entries)))
+
+    def _owned(self, trails: Sequence[Trail]) -> tuple[JournalledRun, ...]:
+        """Tell the runs of *trails*, with who executes each."""
+        runs = [trail.run for trail in trails if trail.run is not None]
+        with told(self.path):
+            owners = Claims.of(self._claims).owners(run.run_id for run in runs)
+        return tuple(evolve(run, owner=owners.get(run.run_id)) for run in runs)
+
+    def _lost(self, db: Connection, count: int) -> list[str]:
+        """Say which runs are not listed where their number is not *count*, as far as that can be told."""
+        try:
+            known, _ = self._counted(db)
+        except JournalError:
+            return ["the number of runs"]
+        if count == known:
+            return []
+        lost = db.execute(_LOST).fetchall()
+        return [self._runs.shown(name) + _UNLISTED for (name,) in lost] or [
+            f"the list of runs (it has {count}, and should have {known})"
+        ]
 
     def _whole(self, db: Connection, run_id: str) -> Trail | None:
         """Tell the trail of a run to its end, which its row may not tell of yet."""

@@ -35,16 +35,18 @@ class Table:
         """
         name = data(key)
         row = db.execute(self._sql("SELECT digest, body FROM {} WHERE name = ?"), (name,)).fetchone()
-        return None if row is None else self._checked(name, *row)[1]
+        if row is None:
+            return None
+        found, body = row
+        if not self._proven(name, found, body):
+            raise damaged(self.path, self.shown(name))
+        return facts(body)
 
-    def all(self, db: Connection) -> dict[str, dict[str, Any]]:
-        """Read all bodies.
-
-        Raises:
-            JournalError: one is not as it was written.
-        """
+    def all(self, db: Connection) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """Read all bodies that are as they were written, by name, and say which are not."""
         rows = db.execute(self._sql("SELECT name, digest, body FROM {}")).fetchall()
-        return dict(self._checked(*row) for row in rows)
+        whole = {text(name): facts(body) for name, found, body in rows if self._proven(name, found, body)}
+        return whole, [self.shown(name) for name, found, body in rows if not self._proven(name, found, body)]
 
     def put(self, db: Connection, key: str, facts: Mapping[str, object]) -> None:
         """Write the body of *key*, in place of an older one."""
@@ -59,8 +61,9 @@ class Table:
     def _sql(self, statement: str) -> str:
         return statement.format(self.name)
 
-    def _checked(self, name: object, found: object, body: object) -> tuple[str, dict[str, Any]]:
-        if isinstance(name, bytes) and proven(body, self.ground(name), found):
-            return text(name), facts(body)
-        shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
-        raise damaged(self.path, f"{self.what} {shown!r}")
+    def _proven(self, name: object, found: object, body: object) -> bool:
+        return isinstance(name, bytes) and proven(body, self.ground(name), found)
+
+    def shown(self, name: object) -> str:
+        """Say which row that of *name* is."""
+        return f"{self.what} {name.decode('utf-8', 'replace') if isinstance(name, bytes) else name!r}"

@@ -157,6 +157,8 @@ def _listed(journal: Journal) -> Iterator[str]:
     journal.append([_run("a", at=9.0)])
     again = JournalledRun("a", "talk", "running", 5.0, None, 3)
     yield from _equal("runs, when one goes on", list(journal.runs())[1:], [again])
+    yield from _equal("run, by its id", journal.run("a"), again)
+    yield from _equal("run of an id that is not known", journal.run("c"), None)
 
 
 def _claimed(journal: Journal) -> Iterator[str]:
@@ -173,6 +175,8 @@ def _claimed(journal: Journal) -> Iterator[str]:
     yield from _unless(
         all(owners.values()) and len(owners) == 2, "owners of claimed runs", owners, "who has each"
     )
+    found = journal.run("a")
+    yield from _equal("owner of one claimed run", found and found.owner, owners.get("a"))
     journal.release("a")
     journal.release("a")
     yield from _equal("owner of a released run", [r.owner for r in journal.runs() if r.run_id == "a"], [None])
@@ -185,6 +189,7 @@ def _forgotten(journal: Journal) -> Iterator[str]:
     journal.append([_run("a"), _step("a"), _run("b"), _run("c")])
     journal.forget(["a", "c", "never"])
     yield from _same("read of a forgotten run", journal.read("a"), [])
+    yield from _equal("run of one that was forgotten", journal.run("a"), None)
     yield from _equal("runs, after forgetting some", [run.run_id for run in journal.runs()], ["b"])
     journal.append([_run("a")])
     yield from _same("read of a run that was forgotten and begun anew", journal.read("a"), [_run("a")])

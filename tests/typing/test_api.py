@@ -476,6 +476,8 @@ async def recorded_runs() -> None:
     store = SQLiteJournal("runs.db")
     flowlet.configure(journal=store, changed_code="reuse")
     assert_type(flowlet.recorded_runs(store), list[JournalledRun])
+    assert_type(flowlet.DamagedRuns("damaged").runs, tuple[JournalledRun, ...])
+    assert_type(store.run("tea-1"), JournalledRun | None)
     found = flowlet.recorded("tea-1", store)
     assert_type(found, flowlet.RecordedRun)
     assert_type(found.entries, tuple[Entry, ...])
