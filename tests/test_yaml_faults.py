@@ -491,6 +491,18 @@ output: "{e}"
     assert places == [f"brief.yaml:{at}" for at in ("1:17", "3:16", "3:26", "4:16", "6:45", "7:9")]
 
 
+@pytest.mark.parametrize("wrong", ["'nowhere:x'", "nobody", "'yaml_steps:splitt'", "'yaml_steps:split'"])
+def test_a_circle_is_told_beside_what_can_t_be_called(wrong: str) -> None:
+    """A step waits for what it is given, also where its function, or what that takes, is not known."""
+    told = fault_in(f"""\
+steps:
+  a: {{use: {wrong}, with: {{txt: "{{b}}"}}}}
+  b: {{prompt: "{{a}}"}}
+""")
+    assert "these steps wait for one another: a → b → a" in told
+    assert told.count("brief.yaml:2:") == 2
+
+
 def test_a_module_that_fails_is_told_with_its_reason(here: Path) -> None:
     """Whatever it raises."""
     Path("broken_for_yaml.py").write_text("raise SystemExit(3)\n")

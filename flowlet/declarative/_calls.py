@@ -61,15 +61,15 @@ def _prompt(name: str, step: Node, faults: list[Fault]) -> Call:
 
 
 def _function(name: str, step: Node, faults: list[Fault]) -> Call:
-    used = step.parts["use"]
+    used, given = step.parts["use"], step.parts.get("with")
     try:
         function = function_of(used.text or "")
         made = as_step(function, name, _plain(step, "attempts", "timeout", "model"))
     except Unusable as exc:
         faults.append(Fault(used.place, f"{name}.use: {exc}"))
-        return _NOTHING
+        unread = {} if given is None else {key: _untyped(node) for key, node in given.parts.items()}
+        return Call("", _nothing, unread, Any)  # what it waits for is known all the same
     signature = signature_of(function)
-    given = step.parts.get("with")
     if given is not None or "with" not in step.keys:  # else that is wrong, and told
         faults += _lacking(name, used, signature, {} if given is None else given.keys)
     arguments = {} if given is None else _arguments(given, signature, faults)
@@ -100,14 +100,20 @@ def _arguments(given: Node, signature: Signature, faults: list[Fault]) -> dict[s
     found: dict[str, Argument] = {}
     for key, node in given.parts.items():
         parameter = takes.get(key, rest)
-        if parameter is not None:
-            found[key] = _argument(key, node, parameter, faults)
-        elif key in [p.name for p in signature.parameters]:
-            way = "but by position; write a function that takes it by name"
-            faults.append(Fault(given.keys[key], f"{signature} takes no {key} by name, {way}"))
-        else:
-            faults.append(Fault(given.keys[key], f"{signature} takes no {key}{did_you_mean(key, takes)}"))
+        if parameter is None:
+            faults.append(Fault(given.keys[key], _untaken(key, signature, takes)))
+        found[key] = _untyped(node) if parameter is None else _argument(key, node, parameter, faults)
     return found
+
+
+def _untaken(key: str, signature: Signature, takes: Mapping[str, Parameter]) -> str:
+    if key in [p.name for p in signature.parameters]:
+        return f"{signature} takes no {key} by name, but by position; write a function that takes it by name"
+    return f"{signature} takes no {key}{did_you_mean(key, takes)}"
+
+
+def _untyped(node: Node) -> Argument:
+    return Argument(value_in(node), Any, node.place)
 
 
 def _argument(name: str, node: Node, parameter: Parameter, faults: list[Fault]) -> Argument:
