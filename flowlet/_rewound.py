@@ -84,6 +84,10 @@ class Rewound:
         """Cache a value."""
         self._store.keep(key, value, expires)
 
+    def expire(self, now: float, /) -> None:
+        """Drop expired values."""
+        self._store.expire(now)
+
     def close(self) -> None:
         """Close the store."""
         self._store.close()

@@ -215,6 +215,10 @@ class Journal(Protocol):
         """Cache *value* under *key* until *expires* (a Unix time), or for good; an older one is replaced."""
         ...
 
+    def expire(self, now: float, /) -> None:
+        """Drop the cached values that have expired at *now* (a Unix time)."""
+        ...
+
     def close(self) -> None:
         """Give back what is open; a later call opens it again."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
@@ -265,7 +266,7 @@ def _claimed(store: Journal, run_id: str) -> Generator[None]:
 
 
 def forget_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal | None = None) -> None:
-    """Drop runs from the journal, with all that is recorded of them, damaged ones too.
+    """Drop runs from the journal, with all that is recorded of them, damaged ones too, and expired values of the cache.
 
     Raises:
         JournalError: it can't be written, or somebody executes one of them; then none is dropped.
@@ -275,3 +276,4 @@ def forget_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal |
         for run_id in dict.fromkeys(run_ids):
             claims.enter_context(_claimed(store, run_id))
         store.forget(run_ids)
+    store.expire(time.time())

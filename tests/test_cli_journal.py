@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -158,6 +159,15 @@ def test_prune_drops_old_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "0 runs dropped\n1 run dropped\n"
     assert main(["prune", "--older-than", "soon"]) == 2
     assert "write a number and s, m, h, d or w: 30d" in capsys.readouterr().err
+
+
+def test_prune_drops_what_has_expired_in_the_cache(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where no run is old enough."""
+    journal = SQLiteJournal(os.environ["FLOWLET_JOURNAL"])
+    journal.keep("old", "1", time.time() - 1)
+    journal.keep("new", "2", time.time() + 60)
+    assert main(["prune", "--older-than", "1d"]) == 0
+    assert (journal.kept("old", 0.0), journal.kept("new", 0.0)) == (None, "2")
 
 
 def test_prune_drops_a_damaged_run_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,8 @@ CALLS: list[Callable[[SQLiteJournal], object]] = [
     lambda journal: journal.append([begun("tea-2"), made("b"), made("c"), made("a", "tea-2")]),
     lambda journal: journal.keep("key", "value", None),
     lambda journal: journal.kept("key", 0.0),
+    lambda journal: journal.keep("short", "lived", 1.0),
+    lambda journal: journal.expire(1.0),
     lambda journal: journal.append([begun("tea-3")]),
     lambda journal: journal.forget(["tea-3"]),
     lambda journal: journal.runs(),
@@ -127,7 +129,7 @@ def test_a_disk_may_fail_at_any_statement(
         assert found == [begun(), made("a"), made("b"), made("c")]
         assert set(journal.read("tea-2")) == {begun("tea-2"), made("a", "tea-2")}
         assert [run.run_id for run in journal.runs()] == ["tea-2", "tea-1"]
-        assert journal.kept("key", 0.0) == "value"
+        assert (journal.kept("key", 0.0), journal.kept("short", 0.0)) == ("value", None)
         journal.close()
         if not any(met):
             break
@@ -548,6 +550,21 @@ def whole_run(journal: SQLiteJournal, name: str) -> JournalledRun | None:
         return journal.run(name)
     except JournalError:
         return None
+
+
+def test_a_damaged_value_of_the_cache_is_dropped_with_expired_ones(path: Path) -> None:
+    """Until then it is an error, since nobody knows when it would expire."""
+    journal = SQLiteJournal(path)
+    for key, expires in {"whole": None, "damaged": None, "short": 10.0, "long": 20.0}.items():
+        journal.keep(key, key, expires)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE cache SET digest = NULL WHERE name = CAST('damaged' AS BLOB)")
+    db.close()
+    with pytest.raises(JournalError, match=r"the cached value of 'damaged' is damaged; .*\(flowlet prune\)"):
+        journal.kept("damaged", 0.0)
+    journal.expire(10.0)
+    found = [journal.kept(key, 0.0) for key in ("whole", "damaged", "short", "long")]
+    assert found == ["whole", None, None, "long"]
 
 
 def test_a_file_cut_off_is_never_a_wrong_answer(whole: Path, path: Path) -> None:

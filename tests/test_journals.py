@@ -47,6 +47,15 @@ def test_sqlite_keeps_to_the_protocol(tmp_path: Path) -> None:
     check_journal(lambda: SQLiteJournal(tmp_path / f"{next(numbers)}.db"))
 
 
+def test_memory_drops_expired_values_as_they_grow_many() -> None:
+    """Nobody prunes a process that goes on for weeks."""
+    journal = MemoryJournal()
+    for number in range(10_000):
+        journal.keep(str(number), "", number + 100.0)
+        assert journal.kept(str(number), float(number)) == ""
+    assert len(journal._cache) < 2000
+
+
 class Sloppy(MemoryJournal):
     """Does a little of everything wrong."""
 
@@ -72,6 +81,9 @@ class Sloppy(MemoryJournal):
     def kept(self, key, now, /):
         return super().kept(key, 0.0)
 
+    def expire(self, now, /):
+        super().expire(1e301)
+
     def close(self) -> None:
         self.__init__()
 
@@ -90,6 +102,7 @@ def test_the_kit_tells_all_that_is_wrong() -> None:
         "claim of one that is taken",
         "runs, after forgetting some",
         "kept, when it expires",
+        "kept, after expire before its time",
         "closed: it raised JournalError",
         "claims that won, of several threads at once: found 8, expected 1",
     ):

@@ -50,7 +50,7 @@ def damaged(path: Path, *what: str) -> JournalError:
     return fault(
         path,
         f"{', '.join(what)} {'is' if len(what) == 1 else 'are'} damaged",
-        "restore the file from a copy, or drop what is damaged: flowlet prune RUN",
+        "restore the file from a copy, or drop what is damaged (flowlet prune)",
     )
 
 

@@ -12,6 +12,9 @@ from ._lines import by_run, grown
 
 __all__ = ["MemoryJournal"]
 
+MANY = 1000
+"""How many values are cached before expired ones are looked for; then twice as many as were left."""
+
 
 class MemoryJournal:
     """Keeps runs until the process ends; what it can do is what :class:`~flowlet.protocols.Journal` says."""
@@ -22,6 +25,7 @@ class MemoryJournal:
         self._entries: dict[str, list[Entry]] = {}
         self._claimed: set[str] = set()
         self._cache: dict[str, tuple[str, float | None]] = {}
+        self._many = MANY
 
     def append(self, entries: Sequence[Entry], /) -> None:
         """Add *entries*, all or none.
@@ -77,7 +81,10 @@ class MemoryJournal:
                 self._entries.pop(run_id, None)
 
     def kept(self, key: str, now: float, /) -> str | None:
-        """Tell the cached value of *key*, unless it has expired."""
+        """Tell the cached value of *key*, unless it has expired. When there are many, expired ones are dropped."""
+        if len(self._cache) > self._many:
+            self.expire(now)
+            self._many = max(MANY, 2 * len(self._cache))
         with self._lock:
             value, expires = self._cache.get(key, (None, None))
         return None if expires is not None and expires <= now else value
@@ -86,6 +93,13 @@ class MemoryJournal:
         """Cache *value* until *expires*, or for good."""
         with self._lock:
             self._cache[key] = value, expires
+
+    def expire(self, now: float, /) -> None:
+        """Drop the cached values that have expired."""
+        with self._lock:
+            for key, (_, expires) in [*self._cache.items()]:
+                if expires is not None and expires <= now:
+                    del self._cache[key]
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

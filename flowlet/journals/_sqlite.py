@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from sqlite3 import Connection
+from typing import Any
 
 from attrs import evolve
 
@@ -146,9 +148,7 @@ class SQLiteJournal:
         """
         with self._file.transaction("DEFERRED") as db:
             row = self._cache.get(db, key)
-        if row is None or (row["expires"] is not None and row["expires"] <= now):
-            return None
-        value: str = row["value"]
+        value: str | None = None if row is None or _is_over(now, row) else row["value"]
         return value
 
     def keep(self, key: str, value: str, expires: float | None, /) -> None:
@@ -159,6 +159,17 @@ class SQLiteJournal:
         """
         with self._file.transaction("IMMEDIATE") as db:
             self._cache.put(db, key, {"value": value, "expires": expires})
+
+    def expire(self, now: float, /) -> None:
+        """Drop the cached values that have expired at *now*, and damaged ones. While it looks, others may write.
+
+        Raises:
+            JournalError: the file can't be read or written.
+        """
+        with self._file.transaction("DEFERRED") as db:
+            ended = self._cache.ended(db, partial(_is_over, now))
+        with self._file.transaction("IMMEDIATE") as db:
+            self._cache.drop_as_told(db, ended)
 
     def close(self) -> None:
         """Close the file; a later call opens it again. Claims stay."""
@@ -233,3 +244,7 @@ class SQLiteJournal:
 
     def _count(self, db: Connection, runs: int, ever: int) -> None:
         self._counts.put(db, _ALL, {"runs": runs, "ever": ever})
+
+
+def _is_over(now: float, row: dict[str, Any]) -> bool:
+    return row["expires"] is not None and row["expires"] <= now

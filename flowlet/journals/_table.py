@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -53,6 +53,15 @@ class Table:
         name, body = data(key), packed(facts)
         row = name, seal(self.ground(name), body), body
         db.execute(self._sql("INSERT OR REPLACE INTO {} VALUES (?, ?, ?)"), row)
+
+    def ended(self, db: Connection, is_over: Callable[[dict[str, Any]], bool]) -> list[tuple[object, object]]:
+        """Tell name and digest of the rows whose body *is_over*, and of those that are damaged."""
+        rows = db.execute(self._sql("SELECT name, digest, body FROM {}"))
+        return [row[:2] for row in rows if not self._proven(*row) or is_over(facts(row[2]))]
+
+    def drop_as_told(self, db: Connection, rows: Iterable[tuple[object, object]]) -> None:
+        """Remove the rows of these names, where they still have the digest told with each."""
+        db.executemany(self._sql("DELETE FROM {} WHERE name = ? AND digest IS ?"), rows)
 
     def drop(self, db: Connection, key: str) -> bool:
         """Remove the row of *key*, damaged or not; tell whether there was one."""

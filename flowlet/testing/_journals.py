@@ -203,6 +203,12 @@ def _cached(journal: Journal) -> Iterator[str]:
     yield from _equal("kept, when it expires", journal.kept("key", 10.0), None)
     journal.keep("key", "", None)
     yield from _equal("kept for good", journal.kept("key", 1e300), "")
+    journal.keep("short", "lived", 10.0)
+    journal.expire(9.5)
+    yield from _equal("kept, after expire before its time", journal.kept("short", 0.0), "lived")
+    journal.expire(10.0)
+    yield from _equal("kept, after expire at its time", journal.kept("short", 0.0), None)
+    yield from _equal("kept for good, after expire", journal.kept("key", 0.0), "")
 
 
 def _closed(journal: Journal) -> Iterator[str]:
