@@ -450,6 +450,34 @@ def test_a_store_of_another_that_fails_as_it_likes_is_a_journal_error() -> None:
         run(kept(in_order, Broken()), 1)
 
 
+def test_a_damaged_run_takes_no_other_with_it(backend: str) -> None:
+    """Though what many runs write goes into the journal at once."""
+
+    class Damaged(MemoryJournal):
+        def append(self, entries: Sequence[Entry], /) -> None:
+            if any(entry.run_id == "r0" and entry.key for entry in entries):
+                raise JournalError("run 'r0' is damaged")
+            super().append(entries)
+
+    @step
+    async def waited(x: int) -> int:
+        await anyio.sleep(0.01)
+        return x
+
+    @workflow
+    async def slow() -> int:
+        return sum([await waited(x) for x in range(4)])
+
+    damaged = Damaged()
+    handles = [
+        start(with_options(slow, journal=damaged, run_id=f"r{number}", backend=backend))
+        for number in range(6)
+    ]
+    assert [handle.result() for handle in handles[1:]] == [6] * 5
+    with pytest.raises(JournalError, match="run 'r0' is damaged"):
+        handles[0].result()
+
+
 # --- what has changed, and what is shown ---------------------------------------------------------
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -19,6 +19,12 @@ from ._threads import Latch, started
 
 GROUP = 256
 """How many entries are written at once at most."""
+
+
+QUICK = 0.5
+"""Seconds in which a group fails that is tried again run by run; what takes longer waited for the journal itself."""
+
+_NONE: Mapping[str, JournalError | None] = {}
 
 
 class Wish:
@@ -100,8 +106,10 @@ class Writer:
     def _write_group(self) -> None:
         group = [*self._wishes][:GROUP]
         try:
-            error = self._written([wish.entry for wish in group if wish.entry is not None])
+            entries = [wish.entry for wish in group if wish.entry is not None]
+            errors = self._append(entries) if entries else _NONE
             for wish in group:  # a Ctrl-C amidst leaves the rest for the next who writes: twice does no harm
+                error = errors.get(wish.entry.run_id) if errors and wish.entry is not None else None
                 wish.error = error if wish.then is None else _tried(wish.then) or error
                 wish.done = True
                 wish.wake()
@@ -110,8 +118,18 @@ class Writer:
             self.ask()
             raise
 
-    def _written(self, entries: Sequence[Entry]) -> JournalError | None:
-        return _tried(partial(self.journal.append, entries)) if entries else None
+    def _append(self, entries: Sequence[Entry]) -> Mapping[str, JournalError | None]:
+        """Append *entries*; tell what went wrong with which run. A run that is damaged takes no other with it."""
+        began = time.monotonic()
+        error = _tried(self.journal.append, entries)
+        if error is None:
+            return _NONE
+        runs = {entry.run_id: list[Entry]() for entry in entries}
+        if len(runs) == 1 or time.monotonic() - began > QUICK:
+            return dict.fromkeys(runs, error)
+        for entry in entries:
+            runs[entry.run_id].append(entry)
+        return {run_id: _tried(self.journal.append, own) for run_id, own in runs.items()}
 
     def ask(self) -> None:
         """Let the writer's own thread do what was posted; where there can be none, this one does."""
@@ -132,10 +150,10 @@ class Writer:
             self.settle()
 
 
-def _tried(call: Callable[[], object]) -> JournalError | None:
+def _tried(call: Callable[..., object], *args: object) -> JournalError | None:
     """Call a journal, and give its error as a value."""
     try:
-        call()
+        call(*args)
     except JournalError as exc:
         return exc
     except Exception as exc:  # noqa: BLE001 -- a journal of somebody else's; handed on to all who wait
