@@ -208,6 +208,11 @@ class RunRecord:
         self.place: Any = None
         self.reused: Reused | None = None
         self.plugins: Any = None
+        self._inherit(parent, options)
+        self.simple = not self.observers and not self.middleware
+
+    def _inherit(self, parent: RunRecord | None, options: RunOptions) -> None:
+        """Take what holds for all runs below *parent*, or from the settings, and what *options* add to it."""
         settings = process.settings
         self.observers = process.observers
         self.depth: int = 0 if parent is None else parent.depth + 1
@@ -225,7 +230,6 @@ class RunRecord:
             self.middleware = parent.middleware + options.middleware
             self.port = parent.port
             self.observers = parent.observers
-        self.simple = not self.observers and not self.middleware
 
     @property
     def info(self) -> RunInfo:

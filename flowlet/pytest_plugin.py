@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -245,67 +246,47 @@ def _replays() -> tuple[int, int]:
     return (0, 0) if found is None else (found.calls, found.tokens)
 
 
-def _counted(item: pytest.Item) -> Callable[[], None]:
-    """Begin to count what *item* uses; gives what ends that."""
+@contextmanager
+def _counted(item: pytest.Item) -> Generator[None]:
+    """Count what *item* uses here."""
     ledger, before = _now()
-
-    def end() -> None:
+    try:
+        yield
+    finally:
         now, used = _now()
         more = used.minus(before) if now is ledger else used
         item.stash[_TEST] = item.stash.get(_TEST, Used()).plus(more)
         item.config.stash[_SESSION] = item.config.stash[_SESSION].plus(more)
-
-    return end
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     """Count what fixtures use."""
     item.stash[_TEST] = Used()
-    end = _counted(item)
-    try:
+    with _counted(item):
         return (yield)
-    finally:
-        end()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     """Count what fixtures use at their end."""
-    end = _counted(item)
-    try:
+    with _counted(item):
         return (yield)
-    finally:
-        end()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     """Hold the test to its budget and to the session's, and check that its mocks were used up."""
-    limits = _limits(item)
-    restore = None if limits is None else _limit(limits)
-    end = _counted(item)
     try:
-        result = yield
-    except BaseException as exc:
-        item.stash[_FAILED] = exc
-        raise
-    finally:
-        end()
-        if restore is not None:
-            restore()
-    _check(item)
-    return result
-
-
-def _check(item: pytest.Item) -> None:
-    try:
+        with _limited(_limits(item)), _counted(item):
+            result = yield
         for mock in item.stash.get(_MOCKS, ()):
             mock.verify()
         _check_budget(item)
     except BaseException as exc:
         item.stash[_FAILED] = exc
         raise
+    return result
 
 
 def _limits(item: pytest.Item) -> Budget | None:
@@ -338,15 +319,22 @@ def _own_budget(item: pytest.Item) -> Budget | None:
     return Budget(*marker.args, **marker.kwargs)
 
 
-def _limit(budget: Budget) -> Callable[[], object]:
-    """Let the engine refuse calls beyond *budget*; gives what ends that."""
+@contextmanager
+def _limited(budget: Budget | None) -> Generator[None]:
+    """Let the engine refuse calls beyond *budget* here."""
+    if budget is None:
+        yield
+        return
     from attrs import evolve
 
     from .settings import process
 
     before = process.settings.budget
     process.change({"budget": evolve(before, process=budget)})
-    return lambda: process.change({"budget": before})
+    try:
+        yield
+    finally:
+        process.change({"budget": before})
 
 
 def _check_budget(item: pytest.Item) -> None:

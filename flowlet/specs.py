@@ -174,10 +174,6 @@ def bare(fn: Callable[..., object], spec: Spec) -> Callable[..., object]:
     return MethodType(spec.fn, fn.__self__) if isinstance(fn, MethodType) else spec.fn
 
 
-RUN_OPTIONS: Mapping[str, object] = {a.name: a.default for a in fields(RunOptions)}
-STEP_OPTIONS: Mapping[str, object] = {a.name: a.default for a in fields(StepOptions)}
-
-
 def checked_options(fn: str, options: Mapping[str, object]) -> None:
     """Refuse values that no option can have, all faults at once.
 
