@@ -66,15 +66,9 @@ def prompt(
         llm: the model to ask.
 
     Raises:
-        DefinitionError: *inputs* has a name that the template lacks, or the other way round.
+        DefinitionError: the template is no text, or *inputs* has a name that it lacks, or the other way round.
     """
-    if not isinstance(template, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise DefinitionError(f"prompt {name!r} takes a text such as 'Shorten: {{text}}', not {template!r}")
-    parsed = Template.parse(template)
-    hints = dict.fromkeys(parsed.names, Any) if inputs is None else dict(inputs)
-    check_names(parsed, hints, f"prompt {name!r}")
-    if "llm" in hints:
-        raise DefinitionError(f"prompt {name!r} can't have {{llm}}: that is the argument for the model")
+    parsed, hints = _parsed(template, inputs, f"prompt {name!r}")
 
     def ask(*args: Any, **kwargs: Any) -> Any:
         values = signature.bind(*args, **kwargs).arguments
@@ -87,6 +81,20 @@ def prompt(
     ask.__signature__ = signature  # type: ignore[attr-defined]
     ask.__doc__ = template
     return decorated("step", ask, {})
+
+
+def _parsed(
+    template: object, inputs: Mapping[str, Any] | None, what: str
+) -> tuple[Template, Mapping[str, Any]]:
+    """Read *template*, and give the hint of each name in it."""
+    if not isinstance(template, str):
+        raise DefinitionError(f"{what} takes a text such as 'Shorten: {{text}}', not {template!r}")
+    parsed = Template.parse(template)
+    hints = dict.fromkeys(parsed.names, Any) if inputs is None else dict(inputs)
+    check_names(parsed, hints, what)
+    if "llm" in hints:
+        raise DefinitionError(f"{what} can't have {{llm}}: that is the argument for the model")
+    return parsed, hints
 
 
 def _looks(
