@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -61,7 +62,8 @@ class Session:
         Raises:
             JournalError: the journal can't be read.
         """
-        entries = self.journal.read(self.run_id)
+        with _before_it_began():
+            entries = self.journal.read(self.run_id)
         self._known = {entry.key: entry for entry in entries}
         own = [entry for entry in entries if entry.key == OWN]
         return (own[0], own[-1]) if own else None
@@ -74,7 +76,8 @@ class Session:
             RunStopped: the run has ended meanwhile.
         """
         self._writer.settle()
-        owner = self.journal.claim(self.run_id)
+        with _before_it_began():
+            owner = self.journal.claim(self.run_id)
         if owner is not None:
             raise JournalError(
                 f"run {self.run_id!r} is being executed by {owner}; when that has ended, its result can be "
@@ -175,8 +178,7 @@ class Session:
         try:
             self._writer.wait(wish)
         except JournalError as exc:
-            self.suspend(exc)
-            raise
+            raise self._suspended(exc, entry) from exc
 
     async def awrite(self, entry: Entry) -> None:
         """Write *entry* while the loop goes on.
@@ -192,8 +194,7 @@ class Session:
         try:
             await self._writer.await_(wish, waiter)
         except JournalError as exc:
-            self.suspend(exc)
-            raise
+            raise self._suspended(exc, entry) from exc
 
     def add_late(self, entry: Entry) -> None:
         """Write the *entry* of a call that ended when the run was over, soon, where nobody has gone on with it."""
@@ -215,8 +216,27 @@ class Session:
         if not self.is_open:
             raise RunStopped(self.run_id, "over")
 
+    def _suspended(self, exc: JournalError, entry: Entry) -> JournalError:
+        """Suspend the run, as *entry* could not be written; give the error that says what to do then."""
+        begins = entry.key == OWN and entry.state == "running" and not self.resumed
+        fault = _with_advice(exc, "start it again" if begins else f"resume run {self.run_id!r}")
+        self.suspend(fault)
+        return fault
+
     def suspend(self, fault: JournalError) -> None:
         """End the run here, resumably: what its outcome is stays open."""
         if self.fault is None:
             self.fault = fault
         self._scope.stop("failed")
+
+
+@contextmanager
+def _before_it_began() -> Generator[None]:
+    try:
+        yield
+    except JournalError as exc:
+        raise _with_advice(exc, "start it again") from exc
+
+
+def _with_advice(exc: JournalError, then: str) -> JournalError:
+    return JournalError(f"{exc.message}; then {then}")

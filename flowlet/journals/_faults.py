@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import JournalError
@@ -15,11 +16,11 @@ BUSY = 5.0
 """Seconds to wait for a lock that another process holds."""
 
 _WAYS: dict[int, tuple[str, str]] = {
-    sqlite3.SQLITE_FULL: ("the disk is full", "make room, then resume the run"),
-    sqlite3.SQLITE_IOERR: ("the disk fails", "check the disk, then resume the run"),
+    sqlite3.SQLITE_FULL: ("the disk is full", "make room"),
+    sqlite3.SQLITE_IOERR: ("the disk fails", "check the disk"),
     sqlite3.SQLITE_READONLY: (
         "it can't be written",
-        "make the file and its directory writable for this user, then resume the run",
+        "make the file and its directory writable for this user",
     ),
     sqlite3.SQLITE_CANTOPEN: (
         "it can't be opened",
@@ -28,7 +29,7 @@ _WAYS: dict[int, tuple[str, str]] = {
     sqlite3.SQLITE_PERM: ("it can't be opened", "give this user the right to read and write it"),
     sqlite3.SQLITE_BUSY: (
         f"another process has held it locked for {BUSY:g} s",
-        "end what holds it (a backup, a shell of sqlite3), then resume the run",
+        "end what holds it (a backup, a shell of sqlite3)",
     ),
     sqlite3.SQLITE_NOTADB: (
         "it is not a journal, or its beginning is damaged",
@@ -37,7 +38,9 @@ _WAYS: dict[int, tuple[str, str]] = {
 }
 _DAMAGED = "it is damaged", "restore it from a copy, or move it away to begin a new one"
 _SIGNS = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
-_OTHER = "SQLite fails", "when that has passed, resume the run"
+_GROWING = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
+_ROOM = 1 << 16  # bytes: the most that SQLite asks for at once, to begin a log
+_OTHER = "SQLite fails", "try again"
 
 
 def fault(path: Path, found: str, do: str) -> JournalError:
@@ -64,13 +67,38 @@ def told(path: Path) -> Generator[None]:
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as exc:  # the second where SQLite quotes what is damaged
-        found, do = _way(getattr(exc, "sqlite_errorcode", None))
+        found, do = _way(path, getattr(exc, "sqlite_errorcode", None))
         raise fault(path, f"{found} ({exc})", do) from exc
     except OSError as exc:
-        raise fault(path, f"{exc.strerror or exc}", "mend that, then resume the run") from exc
+        raise fault(path, f"{exc.strerror or exc}", "mend that") from exc
 
 
-def _way(code: int | None) -> tuple[str, str]:
+def _way(path: Path, code: int | None) -> tuple[str, str]:
     """Tell what a code of SQLite means, and what to do."""
     kind = None if code is None else code & 0xFF
+    if code in _GROWING:  # SQLite does not tell why
+        limit = _most_bytes()
+        if _is_full(path):
+            kind = sqlite3.SQLITE_FULL
+        elif limit is not None:
+            found = (
+                f"it can't grow: this process may write files of {limit:,} bytes at most, or the disk fails"
+            )
+            return found, "raise that limit (ulimit -f), or check the disk"
     return _DAMAGED if kind is None or kind in _SIGNS else _WAYS.get(kind, _OTHER)
+
+
+def _is_full(path: Path) -> bool:
+    with suppress(OSError):
+        return shutil.disk_usage(path.parent).free < _ROOM
+    return False
+
+
+def _most_bytes() -> int | None:
+    """How large a file of this process may be, where that is limited."""
+    with suppress(ImportError):  # there are other systems
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        return None if limit == resource.RLIM_INFINITY else limit
+    return None
