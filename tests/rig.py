@@ -1,4 +1,4 @@
-"""What the tests of time, cancellation and scale share: places to get stuck in, ears, a provider that waits."""
+"""What tests share: steps, planted faults, places to get stuck in, ears, a provider that waits."""
 
 import asyncio
 import pkgutil
@@ -10,8 +10,10 @@ from contextlib import contextmanager
 
 import anyio
 import trio
+from attrs import frozen
 
 import flowlet
+from flowlet import step
 from flowlet.events import Event
 from flowlet.messages import Completion, Request
 from flowlet.metrics import TokenUsage
@@ -26,6 +28,26 @@ PATIENCE = 5.0
 
 PROMPTLY = 0.25
 """Seconds after its deadline within which a sync run must have returned."""
+
+
+@step
+def double(x: int) -> int:
+    return 2 * x
+
+
+@step
+async def adouble(x: int) -> int:
+    await anyio.lowlevel.checkpoint()
+    return 2 * x
+
+
+@frozen
+class Planted:
+    """A fault, and what its message must hold: its place, what was found, expected, and is to be done."""
+
+    name: str
+    text: str
+    says: tuple[str, ...]
 
 
 class Trap:

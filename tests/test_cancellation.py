@@ -37,21 +37,10 @@ from flowlet._engine._threads import Threads
 from flowlet.events import ModelCalled, RunFinished, RunStarted, StepRetried
 from flowlet.settings import process
 from flowlet.testing import AsyncMockProvider, MockProvider, SyncMockProvider
-from rig import PATIENCE, TOKENS, CancelAt, Heard, SlowAsync, SlowSync, Trap, until
+from rig import PATIENCE, TOKENS, CancelAt, Heard, SlowAsync, SlowSync, Trap, adouble, double, until
 
 PROVIDERS = pytest.mark.parametrize("provider", [SlowSync, SlowAsync])
 COLOURS = pytest.mark.parametrize("colour", ["def", "async def"])
-
-
-@step
-def double(x: int) -> int:
-    return 2 * x
-
-
-@step
-async def adouble(x: int) -> int:
-    await anyio.lowlevel.checkpoint()
-    return 2 * x
 
 
 @workflow

@@ -31,22 +31,11 @@ from flowlet import (
 from flowlet._engine._threads import Threads, here_busy
 from flowlet.context import here
 from flowlet.settings import process
-from rig import until
+from rig import adouble, double, until
 
 pytestmark = pytest.mark.anyio
 
 LATE = 5.0
-
-
-@step
-def double(number: int) -> int:
-    return 2 * number
-
-
-@step
-async def adouble(number: int) -> int:
-    await anyio.lowlevel.checkpoint()
-    return 2 * number
 
 
 @workflow

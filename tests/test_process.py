@@ -23,7 +23,6 @@ from flowlet import (
     run,
     runs,
     start,
-    step,
     with_options,
     workflow,
 )
@@ -31,7 +30,7 @@ from flowlet._engine._loops import current_port
 from flowlet._engine._threads import Threads
 from flowlet.events import LoopRetired, PluginFailed, RunInfo, ThreadAbandoned
 from flowlet.settings import process
-from rig import PATIENCE, until
+from rig import PATIENCE, adouble, double, until
 
 PRELUDE = """
 import asyncio, os, sys, threading, time
@@ -439,16 +438,6 @@ def test_a_child_forked_in_a_run_begins_anew(call, backend):
 
 
 # --- scarcity ----------------------------------------------------------------------------------------
-
-
-@step
-def double(x: int) -> int:
-    return 2 * x
-
-
-@step
-async def adouble(x: int) -> int:
-    return 2 * x
 
 
 async def moved() -> int:

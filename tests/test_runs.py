@@ -51,7 +51,7 @@ from flowlet.events import (
 )
 from flowlet.settings import process
 from flowlet.testing import AsyncMockProvider, MockProvider, SyncMockProvider
-from rig import until
+from rig import adouble, double, until
 
 pytestmark = pytest.mark.anyio
 
@@ -84,17 +84,6 @@ def gate() -> Iterator[Gate]:
     gate = Gate()
     yield gate
     gate.opened.set()
-
-
-@step
-def double(number: int) -> int:
-    return 2 * number
-
-
-@step
-async def adouble(number: int) -> int:
-    await anyio.lowlevel.checkpoint()
-    return 2 * number
 
 
 @step

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from attrs import frozen
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from flowlet import ConfigError, Settings, configure
 from flowlet.settings import check, process
+from rig import Planted
 
 KEY = "sk-proj-abcdefghijklmnop1234567890"
 
@@ -33,15 +33,6 @@ def fault_in(text: str | bytes) -> str:
     with pytest.raises(ConfigError) as caught:
         check()
     return str(caught.value)
-
-
-@frozen
-class Planted:
-    """A fault, and what its message must hold: its place, what was found, expected, and is to be done."""
-
-    name: str
-    text: str
-    says: tuple[str, ...]
 
 
 PLANTED = [

@@ -28,20 +28,9 @@ from flowlet._engine import _crossing
 from flowlet._engine._threads import Threads
 from flowlet.events import LoopRetired, ModelCalled, ThreadAbandoned
 from flowlet.settings import process
-from rig import PATIENCE, PROMPTLY, TOKENS, Heard, SlowAsync, SlowSync, Trap, until
+from rig import PATIENCE, PROMPTLY, TOKENS, Heard, SlowAsync, SlowSync, Trap, adouble, double, until
 
 SHORT = 0.05
-
-
-@step
-def double(x: int) -> int:
-    return 2 * x
-
-
-@step
-async def adouble(x: int) -> int:
-    await anyio.lowlevel.checkpoint()
-    return 2 * x
 
 
 @workflow

@@ -34,21 +34,11 @@ from flowlet import (
     workflow,
 )
 from flowlet.testing import MockProvider
+from rig import adouble, double
 
 pytestmark = pytest.mark.anyio
 
 LATE = 5.0
-
-
-@step
-def double(number: int) -> int:
-    return 2 * number
-
-
-@step
-async def adouble(number: int) -> int:
-    await anyio.lowlevel.checkpoint()
-    return 2 * number
 
 
 @step
@@ -1246,7 +1236,7 @@ def test_an_unawaited_step_is_an_error_in_a_sync_body(place: str) -> None:
     def body() -> Any:
         if place == "result":
             return adouble(1)
-        return double(adouble(1)) if place == "argument" else double(number=adouble(1))  # type: ignore[arg-type]
+        return double(adouble(1)) if place == "argument" else double(x=adouble(1))  # type: ignore[arg-type]
 
     with pytest.raises(
         BridgeError, match=r"'adouble' is async and was not awaited[\s\S]*run\(adouble, \.\.\.\)"
