@@ -1,4 +1,4 @@
-"""What others implement: providers, step plugins, observers, middleware. No class to inherit from.
+"""What others implement: providers, step plugins, journals, observers, middleware. No class to inherit from.
 
 A provider has the methods of :class:`SyncProvider`, of :class:`AsyncProvider`, or both. The kind of
 the call site wins; what a provider lacks, the runtime adapts: a sync method is moved to a worker

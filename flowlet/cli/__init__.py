@@ -1,4 +1,4 @@
-"""The command line: ``flowlet run``, ``list``, ``usage``, ``check`` and ``init``."""
+"""The command line as a whole: arguments in, an exit code out."""
 
 from __future__ import annotations
 

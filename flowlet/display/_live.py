@@ -82,6 +82,10 @@ class Display:
         return [self._events.popleft() for _ in range(len(self._events))]
 
 
+class Displays(WeakSet[Display]):
+    """The displays of this process that may still be open at its end."""
+
+
 def _is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
@@ -107,7 +111,7 @@ def live(*, quiet: bool = False, stream: TextIO | None = None) -> ExitStack:
     shown = ExitStack()
     if not (quiet or shown_on is None or _shown_on(shown_on)):
         display = Display(shown_on, _tree if _is_terminal(shown_on) else Lines)
-        _displays.add(display)
+        process.of(Displays).add(display)
         process.observe(lambda observers: (*observers, display))
         shown.callback(_end, display)
     return shown
@@ -118,11 +122,8 @@ def _end(display: Display) -> None:
     display.close()
 
 
-_displays: WeakSet[Display] = WeakSet()
-
-
 def _end_all() -> None:
-    for display in list(_displays):
+    for display in list(process.existing(Displays) or ()):
         display.close()
 
 
