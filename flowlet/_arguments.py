@@ -11,7 +11,7 @@ from ._data.faults import Walk
 from ._data.reading import read
 from ._data.scalars import TEXT
 from ._data.shapes import Items, Shape, Table
-from ._data.writing import is_small, write
+from ._data.writing import is_plain, write
 from ._signature import Parameter, Signature
 from .errors import InputError
 from .messages import JsonValue
@@ -57,7 +57,7 @@ def written(
     found: dict[str, JsonValue] = {}
     for p in signature.parameters:
         value = values[p.name]
-        if p.keyed and type(value) in p.as_is and is_small(value) and p.kind not in _VARIADIC:
+        if p.keyed and type(value) in p.as_is and is_plain(value) and p.kind not in _VARIADIC:
             found[p.name] = value
         elif p.keyed:
             found[p.name], more = _written(p, value, exact)

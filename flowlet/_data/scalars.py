@@ -89,6 +89,13 @@ def _integer(text: str) -> int:
     return int(text)
 
 
+def _whole(value: int) -> int:
+    value = int(value)
+    if abs(value) >= 2**63:
+        str(value)  # ValueError, past the digits that Python prints and reads
+    return value
+
+
 def _finite(value: float) -> float:
     if not isfinite(value):
         raise ValueError
@@ -230,7 +237,7 @@ _ALL = (
         "a whole number",
         {"type": "integer"},
         int,
-        int,
+        _whole,
         _integer,
         but=(bool,),
         rank=1,

@@ -41,9 +41,19 @@ def write(walk: Walk, shape: Shape, value: Any) -> Any:
     return _WRITES[type(shape)](walk, shape, value)
 
 
-def is_small(value: Any) -> bool:
-    """Whether a text, a truth, null or a whole number is no number of too many digits."""
+def is_plain(value: Any) -> bool:
+    """Whether a text, a truth, null or a whole number is surely read back as it is; False says to look closer."""
+    if type(value) is str:
+        return value.isascii() or _is_sound(value)
     return type(value) is not int or -_MOST < value < _MOST
+
+
+def _is_sound(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
 
 
 _MOST = 2**63
@@ -51,7 +61,7 @@ _NO_TYPES: frozenset[type] = frozenset()
 
 
 def types_as_is(shape: Shape) -> frozenset[type]:
-    """Exact types whose values *shape* writes as they are, as far as :func:`is_small` holds for them."""
+    """Exact types whose values *shape* writes as they are, as far as :func:`is_plain` holds for them."""
     shape = core(shape)
     if isinstance(shape, Anything):
         return _AS_IS

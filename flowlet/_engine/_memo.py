@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from .._arguments import written
 from .._codec import from_json, to_json
-from .._data.writing import is_small
+from .._data.writing import is_plain
 from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, fingerprint
 from .._raised import describe
 from .._signature import Signature, signature_of
@@ -63,7 +63,7 @@ class Memo:
         Raises:
             InputError: it can't be written, or holds a secret; every fault is listed.
         """
-        if type(result) in self._as_is and is_small(result):
+        if type(result) in self._as_is and is_plain(result):
             text = _without_secret(str(result) if type(result) is int else _encoded(result), self._what)
         else:
             text = text_of(result, self._returns, self._what())
