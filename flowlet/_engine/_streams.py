@@ -34,6 +34,7 @@ class _Sum:
         self._completion = Completion("", model=one.request.model)
         self._text = io.StringIO()  # a list of many short pieces takes twenty times their size
         self.ended = False
+        self._kept = False
         self.broken: BaseException | None = None
         self.left_with: BaseException | None = None
 
@@ -67,6 +68,22 @@ class _Sum:
         told = exc if own else _told(target, exc)
         self.book(None if own else told)
         return told
+
+    def keep(self) -> None:
+        """Book a whole answer, and write it into the journal of the run, in this thread."""
+        if self._to_be_kept():
+            self.book(None)
+            self._one.keep(self.completion)
+
+    async def akeep(self) -> None:
+        """Book a whole answer, and write it into the journal of the run, while the loop goes on."""
+        if self._to_be_kept():
+            self.book(None)
+            await self._one.akeep(self.completion)
+
+    def _to_be_kept(self) -> bool:
+        kept, self._kept = self._kept, self.ended
+        return self.ended and not kept
 
     def check(self) -> None:
         """Refuse an answer that ended badly.
@@ -147,8 +164,7 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
             raise
         raise told from told.__cause__
     total.book(None)
-    if total.ended:
-        one.keep(total.completion)
+    total.keep()
 
 
 def _next(deltas: Iterator[Delta]) -> Delta | None:
@@ -165,6 +181,7 @@ def _texts(deltas: Iterator[Delta], total: _Sum, attempts: Attempts) -> Iterator
             if text:
                 yield text
         total.check()
+        total.keep()  # what the caller does with it may fail
     except BaseException as exc:
         told = total.broken = _told(attempts.target, exc)
         if told is exc:
@@ -210,8 +227,7 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
             raise
         raise told from told.__cause__
     total.book(None)
-    if total.ended:
-        await one.akeep(total.completion)
+    await total.akeep()
 
 
 class _One:
@@ -257,6 +273,7 @@ class _Texts:
                 delta = await self._deltas.__anext__()
             except StopAsyncIteration:
                 self._total.check()
+                await self._total.akeep()
                 raise
             text = self._total.add(delta)
             self._attempts.check()
