@@ -26,6 +26,8 @@ from flowlet import (
     with_options,
     workflow,
 )
+from flowlet._engine import _bells as bells
+from flowlet._engine._bells import bell
 from flowlet._engine._loops import current_port
 from flowlet._engine._threads import Threads
 from flowlet.events import LoopRetired, PluginFailed, RunInfo, ThreadAbandoned
@@ -437,7 +439,64 @@ def test_a_child_forked_in_a_run_begins_anew(call, backend):
     assert ended.code == 0, ended.err
 
 
+def test_a_forked_child_and_its_parent_do_not_wake_one_another(backend):
+    """Though the thread that both go on in has waited before, for a counter of the kernel."""
+    ended = python(
+        """
+        limited = with_options(lambda: double(21), timeout=1000)
+
+        def many():
+            return [run(limited) for _ in range(300)]
+
+        assert run(limited) == 42
+        child = os.fork()
+        if child == 0:
+            os._exit(many() != [42] * 300)
+        assert many() == [42] * 300
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        """,
+        backend,
+    )
+    assert ended.code == 0, ended.err
+
+
 # --- scarcity ----------------------------------------------------------------------------------------
+
+
+def no_more_files(_: int) -> int:
+    raise OSError("too many open files")
+
+
+@pytest.mark.parametrize("counters", [True, False])
+def test_a_bell_wakes_its_owner_once(counters: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rung before the wait, amidst it, or many times; with what the system has, and where no file may be opened."""
+    if not counters:
+        monkeypatch.setattr(os, "eventfd", no_more_files, raising=False)
+    own = bell()
+    assert counters == isinstance(own, bells._Counter) or not hasattr(os, "eventfd")
+    assert not own.wait(0.0)
+    own.ring()
+    own.ring()
+    assert own.wait(None)
+    began = time.monotonic()
+    assert not own.wait(0.05)
+    assert time.monotonic() - began >= 0.04
+    threading.Timer(0.02, own.ring).start()
+    assert own.wait(1e9)
+
+
+def test_no_more_files_do_not_stop_a_wait_for_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a counter of the kernel a lock wakes whoever waits."""
+    monkeypatch.setattr(os, "eventfd", no_more_files, raising=False)
+    found: list[object] = []
+
+    def limited() -> None:
+        found.append(run(with_options(double, timeout=10), 21))
+
+    waiting = threading.Thread(target=limited)
+    waiting.start()
+    waiting.join(PATIENCE)
+    assert found == [42]
 
 
 async def moved() -> int:

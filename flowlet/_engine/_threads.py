@@ -8,6 +8,7 @@ place back at once.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from contextvars import Context
 from functools import partial
 from typing import Any
 
+from .._forks import at_fork
 from ..errors import FlowletError
 from ..settings import process
+from ._bells import Bell, bell
 
 IDLE_SECONDS = 10.0
 
@@ -88,19 +91,26 @@ def _nothing() -> None:
 
 
 class _Worker:
-    __slots__ = ("job", "wake")
+    __slots__ = ("bell", "job")
 
     def __init__(self, job: Job) -> None:
         self.job: Job | None = job
-        self.wake = threading.Lock()
-        self.wake.acquire()
+        self.bell = bell()
 
 
 class _Here(threading.local):
     job: Job | None = None
+    bell: Bell | None = None
 
 
 _here = _Here()
+
+
+def _forget_bell() -> None:
+    _here.bell = None  # the parent process waits for the same counter
+
+
+at_fork(after_in_child=_forget_bell)
 
 
 class Threads:
@@ -135,7 +145,7 @@ class Threads:
     def _assign(self, worker: _Worker | None, job: Job) -> None:
         if worker is not None:
             worker.job = job
-            worker.wake.release()
+            worker.bell.ring()
             return
         worker = _Worker(job)
         try:
@@ -146,6 +156,7 @@ class Threads:
             raise
 
     def _work(self, worker: _Worker) -> None:
+        _here.bell = worker.bell
         while True:
             job, worker.job = worker.job, None
             while job is not None:
@@ -156,8 +167,9 @@ class Threads:
                 job = self._next(worker, job)
                 done()
                 del done  # and the job forgot it, so that they don't keep each other
-            if not worker.wake.acquire(timeout=IDLE_SECONDS) and self._retire(worker):
-                return
+            while worker.job is None:
+                if not worker.bell.wait(IDLE_SECONDS) and self._retire(worker):
+                    return
 
     def _next(self, worker: _Worker, job: Job) -> Job | None:
         with self._lock:
@@ -175,8 +187,7 @@ class Threads:
             if worker in self._idle:
                 self._idle.remove(worker)
                 return True
-        worker.wake.acquire()  # given a job in the last moment
-        return False
+        return False  # it is given a job in the last moment
 
     def _freed(self) -> tuple[_Worker | None, Job] | None:
         """Give a place back, and tell who gets it; the lock is held."""
@@ -261,23 +272,30 @@ def here_busy() -> Generator[None]:
 
 
 class Latch:
-    """A one-time wake-up for a thread."""
+    """A wake-up for the one thread that waits for it, now or later."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_bell", "_is_set")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
+        self._bell: Bell | None = None
+        self._is_set = False
 
     def set(self) -> None:
         """Wake the thread; again is harmless."""
-        try:
-            self._lock.release()
-        except RuntimeError:
-            return
+        self._is_set = True
+        if self._bell is not None:
+            self._bell.ring()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait at most *timeout* seconds; whether it was set. Signals get through."""
-        if timeout is None:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=max(0.0, min(timeout, threading.TIMEOUT_MAX)))
+        """Wait at most *timeout* seconds until it is set, and unset it; whether it was set. Signals get through."""
+        if _here.bell is None:
+            _here.bell = bell()
+        self._bell = _here.bell
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._is_set:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._bell.wait(left)
+        self._is_set = False
+        return True
