@@ -14,7 +14,7 @@ from flowlet.providers._openai_account import Account
 from rig import ALL_MODULES
 
 pytest_plugins = "pytester"
-LOADED = [*map(import_module, ALL_MODULES)]  # half of a package that is forgotten would be two
+LOADED = [*map(import_module, (*ALL_MODULES, "hypothesis"))]  # what sessions forget, each would load anew
 
 HEAD = """
 import anyio, pytest
