@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BodyDiverged",
     "BudgetRefused",
+    "CacheFailed",
     "CodeChanged",
     "Event",
     "FailureUnfetched",
@@ -210,6 +211,16 @@ class BodyDiverged(Value):
 
 
 @frozen(eq=False, repr=False)
+class CacheFailed(Value):
+    """What the cache has of *step* could not be read, or its result not be kept; the run goes on without."""
+
+    run: RunInfo
+    at: float
+    step: str
+    error: str
+
+
+@frozen(eq=False, repr=False)
 class FailureUnfetched(Value):
     """A handle was dropped without anybody asking for its failed result."""
 
@@ -242,6 +253,7 @@ Event = (
     RunStarted
     | CodeChanged
     | BodyDiverged
+    | CacheFailed
     | RunFinished
     | StepStarted
     | StepFinished

@@ -1,20 +1,25 @@
 """Results that are kept across runs: found by code, arguments and model, made once, never errors."""
 
+import sqlite3
 import threading
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from attrs import asdict, fields, frozen
 
 from flowlet import (
     LLM,
     InputError,
+    JournalError,
     WorkflowTimeout,
     apmap,
     configure,
     last_run,
     pmap,
+    recorded,
     recorded_runs,
     register_provider,
     run,
@@ -23,9 +28,10 @@ from flowlet import (
     with_options,
     workflow,
 )
-from flowlet.journals import MemoryJournal
+from flowlet.events import CacheFailed
+from flowlet.journals import MemoryJournal, SQLiteJournal
 from flowlet.testing import MockProvider
-from rig import Trap
+from rig import Heard, Trap
 
 ran: list[int] = []
 failing: list[int] = []
@@ -335,3 +341,127 @@ def test_of_calls_that_would_wait_for_one_another_one_is_made() -> None:
 
     assert sorted(run(with_options(crossing, timeout=10))) == [2, 3]
     assert len(met) == 3
+
+
+# --- a store that fails --------------------------------------------------------------------------
+
+
+class Failing(MemoryJournal):
+    """A store whose cache fails at use number *at*, or at all uses from there on."""
+
+    def __init__(self, at: int, sticky: bool = False, error: Exception | None = None) -> None:
+        super().__init__()
+        self.at, self.sticky, self.uses = at, sticky, 0
+        self.error = error or JournalError("the disk is full")
+
+    def _use(self) -> None:
+        self.uses += 1
+        if self.uses == self.at or (self.sticky and self.uses > self.at):
+            raise self.error
+
+    def kept(self, *args: Any) -> str | None:
+        self._use()
+        return super().kept(*args)
+
+    def keep(self, *args: Any) -> None:
+        self._use()
+        super().keep(*args)
+
+
+@workflow
+def tolerant(x: int) -> int:
+    try:
+        return square(x) + square(x + 1)
+    except Exception:
+        return -1
+
+
+@workflow
+async def atolerant(x: int) -> int:
+    try:
+        return await asquare(x) + await asquare(x + 1)
+    except Exception:
+        return -1
+
+
+@pytest.mark.parametrize("fn", [tolerant, atolerant])
+@pytest.mark.parametrize("sticky", [False, True])
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_store_that_fails_changes_no_outcome(
+    fn: Any, at: int, sticky: bool, backend: str, heard: Heard
+) -> None:
+    """At any look and any write, what is not found is made, which is told; the body has no fault to swallow."""
+    store = Failing(at, sticky)
+    assert run(with_options(fn, journal=store, run_id="r", backend=backend), 2) == 13
+    assert recorded("r", store).run.state == "completed"
+    failed = range(at, 5) if sticky else [at]  # look for 2, keep it, look for 3, keep it
+    assert len(heard.of(CacheFailed, error="JournalError: the disk is full")) == len(failed)
+    ran.clear()
+    store.at, store.sticky = 0, False
+    assert run(with_options(fn, journal=store, backend=backend), 2) == 13
+    assert ran == [use // 2 + 1 for use in failed if use % 2 == 0]
+
+
+def test_a_store_of_another_may_fail_as_it_likes(heard: Heard) -> None:
+    """Any exception is told, and does no harm."""
+    configure(journal=Failing(1, sticky=True, error=RuntimeError("no such table")))
+    assert run(body, 3) == 9
+    assert [event.error for event in heard.of(CacheFailed)] == ["RuntimeError: no such table"] * 2
+
+
+@pytest.mark.parametrize("fn", [body, abody])
+def test_a_damaged_value_is_made_anew(fn: Any, backend: str, tmp_path: Path, heard: Heard) -> None:
+    """That it is damaged is told once, since it is replaced."""
+    path = tmp_path / "runs.db"
+    configure(journal=str(path), backend=backend)
+    run(fn, 3)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE cache SET body = CAST('{}' AS BLOB)")
+    db.close()
+    assert [run(fn, 3), run(fn, 3)] == [9, 9]
+    assert ran == [3, 3]
+    assert len(heard.of(CacheFailed, step=square.__name__ if fn is body else asquare.__name__)) == 1
+
+
+def test_a_locked_file_holds_a_cached_step_up_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
+) -> None:
+    """The wait for the lock is bounded; then the result is made, and not kept."""
+    path = tmp_path / "runs.db"
+    SQLiteJournal(path).keep("other", "1", None)
+    monkeypatch.setattr("flowlet.journals._opening.BUSY", 0.05)
+    other = sqlite3.connect(path)
+    other.execute("BEGIN IMMEDIATE")
+    configure(journal=SQLiteJournal(path))
+    assert run(lambda: square(3)) == 9
+    other.rollback()
+    other.close()
+    assert [event.step for event in heard.of(CacheFailed)] == ["square"]
+
+
+def test_a_value_that_does_not_fit_any_more_is_made_anew() -> None:
+    """Its type has got a field, say."""
+
+    def made(how: int) -> Any:
+        if how == 1:
+
+            @frozen
+            class Made:
+                a: int
+        else:
+
+            @frozen
+            class Made:  # type: ignore[no-redef]
+                a: int
+                b: int
+
+        @step(cache=lambda x: x)
+        def make(x: int) -> Made:
+            ran.append(how)
+            return Made(*[x] * len(fields(Made)))
+
+        return make
+
+    found = [run(made(how), 1) for how in (1, 1, 2, 2)]
+    assert [len(asdict(one)) for one in found] == [1, 1, 2, 2]
+    assert ran == [1, 2]

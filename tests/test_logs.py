@@ -34,6 +34,7 @@ from flowlet import (
 from flowlet.errors import ProviderError
 from flowlet.events import (
     BudgetRefused,
+    CacheFailed,
     FailureUnfetched,
     LoopRetired,
     PIIFound,
@@ -316,6 +317,7 @@ def test_a_stream_is_one_line(log: io.StringIO) -> None:
         (RunsCancelledAtExit((INFO,), 1.0), "WARNING", "talk r1"),
         (PluginFailed(None, 1.0, "observer f", "ValueError", "dist"), "ERROR", "observer f of dist"),
         (BudgetRefused(INFO, 1.0, "s", "m", "run", "3 calls", "3 calls"), "WARNING", "3 calls per run"),
+        (CacheFailed(INFO, 1.0, "s", "the disk is full"), "WARNING", "the cache of step s failed"),
         (PIIFound(INFO, 1.0, "s", "m", "warn", ("email",)), "WARNING", "is sent: email"),
     ],
     ids=lambda value: type(value).__name__,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -14,9 +16,12 @@ from attrs import frozen
 from .._arguments import written
 from .._codec import from_json, to_json
 from .._fingerprint import digest, fingerprint
+from .._raised import describe
 from .._scope import Scope
 from .._signature import signature_of
 from ..context import FullStepRecord, RunRecord
+from ..errors import InputError
+from ..events import CacheFailed
 from ..protocols import Journal
 from ..settings import process
 from ..specs import Spec
@@ -95,36 +100,67 @@ class Flights:
         for wake, _ in found.waiting:
             wake()
 
+    @contextmanager
+    def landing(self, key: str, who: Scope) -> Generator[None]:
+        """End the call of *who* with the block, or as *who* is stopped: its thread or task may not end."""
+        land = partial(self.land, key, who)
+        who.on_stop(land)
+        try:
+            yield
+        finally:
+            who.forget(land)
+            land()
+
+
+class Found:
+    """A result that is known; it may be None."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
 
 @frozen(eq=False)
 class Slot:
-    """Where the result of one call of a step is kept; *lasts* None is for good."""
+    """Where the result of one call of a step is kept; *lasts* None is for good.
+
+    What goes wrong with the store is told, and the run goes on without: its own outcome is not the cache's.
+    """
 
     key: str
     journal: Journal
+    run: RunRecord
     name: str
     returns: Any
     lasts: timedelta | None
 
-    def look(self) -> str | None:
-        """The text that is kept, if there is one."""
-        return self.journal.kept(self.key, time.time())
-
-    def read(self, text: str) -> Any:
-        """The result that *text* stands for."""
-        return from_json(json.loads(text), self.returns)
+    def look(self) -> Found | None:
+        """What is kept, if it is there, whole, and fits the hint that the step has now."""
+        try:
+            text = self.journal.kept(self.key, time.time())
+            return None if text is None else Found(from_json(json.loads(text), self.returns))
+        except InputError:
+            return None  # the type has changed
+        except Exception as exc:  # noqa: BLE001 -- a store of somebody else's may raise what it likes; told
+            self._failed(exc)
+            return None
 
     def keep(self, result: object) -> None:
         """Keep *result*.
 
         Raises:
             InputError: it can't be written.
-            JournalError: the store fails.
         """
+        text = text_of(result, self.returns, f"the result of step {self.name!r}")
         expires = None if self.lasts is None else time.time() + self.lasts.total_seconds()
-        self.journal.keep(
-            self.key, text_of(result, self.returns, f"the result of step {self.name!r}"), expires
-        )
+        try:
+            self.journal.keep(self.key, text, expires)
+        except Exception as exc:  # noqa: BLE001 -- as above
+            self._failed(exc)
+
+    def _failed(self, exc: Exception) -> None:
+        process.notice(CacheFailed(self.run.info, time.time(), self.name, describe(exc)))
 
 
 def slot_of(
@@ -157,4 +193,4 @@ def slot_of(
     key = digest("cache", *place, model, repr(sorted(settings.models.items())), arguments)
     lasts = rule if isinstance(rule, timedelta) else None
     where = settings.journal if run.place is None else run.place.session.journal
-    return Slot(key, process.of(Journals).of(where).journal, spec.name, signature.returns, lasts)
+    return Slot(key, process.of(Journals).of(where).journal, run, spec.name, signature.returns, lasts)

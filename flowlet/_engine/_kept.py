@@ -15,7 +15,7 @@ from ..entries import Entry
 from ..errors import RunStopped
 from ..settings import process
 from ..specs import Spec
-from ._cache import Flights, Slot, slot_of
+from ._cache import Flights, Found, Slot, slot_of
 from ._crossing import in_thread, park
 from ._loops import current_port, is_cancellation
 from ._memo import Memo, memo_of_step
@@ -62,7 +62,9 @@ class Kept:
                 memo.session.write(memo.failed(exc, attempts=self._record.attempts))
             raise
         if memo is not None:
-            memo.session.write(memo.completed(result, self._record.attempts))
+            entry = memo.completed(result, self._record.attempts)
+            result = memo.given(entry, result)
+            memo.session.write(entry)
         return result
 
     async def aresult(self, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -80,10 +82,12 @@ class Kept:
         if memo is not None and isinstance(result, Raised):
             await memo.session.awrite(memo.failed(result.error, attempts=self._record.attempts))
         elif memo is not None:
-            await memo.session.awrite(memo.completed(result, self._record.attempts))
+            entry = memo.completed(result, self._record.attempts)
+            result = memo.given(entry, result)
+            await memo.session.awrite(entry)
         return result
 
-    def _known(self) -> _Value | None:
+    def _known(self) -> Found | None:
         memo = self._memo
         if memo is None:
             return None
@@ -92,7 +96,7 @@ class Kept:
             self._record.key = memo.key
             return None
         self._record.reused = "journal"
-        return _Value(memo.value(found))
+        return Found(memo.value(found))
 
     def _cached(self, slot: Slot, call: Callable[[], Any]) -> Any:
         flights, scope = process.of(Flights), self._record.scope
@@ -101,17 +105,12 @@ class Kept:
             park(latch, scope)
             scope.check()
             latch = Latch()
-        land = partial(flights.land, slot.key, scope)
-        scope.on_stop(land)  # its thread may be left behind
-        try:
-            text = slot.look()
-            if text is not None:
-                return self._from_cache(slot, text)
+        with flights.landing(slot.key, scope):
+            found = slot.look()
+            if found is not None:
+                return self._from_cache(found)
             result = call()
             slot.keep(result)
-        finally:
-            scope.forget(land)
-            land()
         return result
 
     async def _acached(self, slot: Slot, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -120,32 +119,18 @@ class Kept:
         while not flights.board(slot.key, scope, waiter.wake):
             await waiter.wait()
             waiter = current_port().waiter()
-        land = partial(flights.land, slot.key, scope)
-        scope.on_stop(land)  # its task may not end
-        try:
-            text = await _off_loop(slot.look)
-            if text is not None:
-                return self._from_cache(slot, text)
+        with flights.landing(slot.key, scope):
+            found = await _off_loop(slot.look)
+            if found is not None:
+                return self._from_cache(found)
             result = await call()
             if not isinstance(result, Raised):
                 await _off_loop(slot.keep, result)
-        finally:
-            scope.forget(land)
-            land()
         return result
 
-    def _from_cache(self, slot: Slot, text: str) -> Any:
+    def _from_cache(self, found: Found) -> Any:
         self._record.reused = "cache"
-        return slot.read(text)
-
-
-class _Value:
-    """A value, which may be None."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
+        return found.value
 
 
 async def _off_loop(fn: Callable[..., Any], *args: Any) -> Any:
@@ -172,7 +157,9 @@ def body(run: RunRecord, call: Callable[[], Any]) -> Any:
         if found is not None:
             return found.value
         result = call()
-        memo.session.write(_concluded(run, memo, result))
+        entry = _concluded(run, memo, result)
+        result = memo.given(entry, result)
+        memo.session.write(entry)
     except BaseException as exc:
         entry = _broken_off(run, memo, exc)
         if entry is not None:
@@ -194,7 +181,9 @@ async def abody(run: RunRecord, call: Callable[[], Awaitable[Any]]) -> Any:
         if found is not None:
             return found.value
         result = await call()
-        await memo.session.awrite(_concluded(run, memo, result))
+        entry = _concluded(run, memo, result)
+        result = memo.given(entry, result)
+        await memo.session.awrite(entry)
     except GeneratorExit:  # which lets nothing be awaited
         if memo.key == OWN:
             memo.session.leave(memo.unfinished("cancelled") if memo.may_write else None)
@@ -211,13 +200,13 @@ async def abody(run: RunRecord, call: Callable[[], Awaitable[Any]]) -> Any:
     return result
 
 
-def _opened(run: RunRecord, memo: Memo) -> _Value | None:
+def _opened(run: RunRecord, memo: Memo) -> Found | None:
     """Begin, or give what is known."""
     found = _begun(run, memo) if memo.key == OWN else memo.known(run)
     if found is None:
         return None
     run.reused = "journal"
-    return _Value(memo.value(found))
+    return Found(memo.value(found))
 
 
 def _begun(run: RunRecord, memo: Memo) -> Entry | None:

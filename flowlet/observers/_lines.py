@@ -15,6 +15,7 @@ from attrs import Attribute, fields
 from ..events import (
     BodyDiverged,
     BudgetRefused,
+    CacheFailed,
     CodeChanged,
     Event,
     FailureUnfetched,
@@ -52,6 +53,7 @@ _LEVEL_OF: Mapping[type, Level] = {
     PIIFound: "WARNING",
     CodeChanged: "WARNING",
     BodyDiverged: "WARNING",
+    CacheFailed: "WARNING",
     ThreadAbandoned: "WARNING",
     LoopRetired: "WARNING",
     FailureUnfetched: "ERROR",
@@ -273,6 +275,7 @@ _SENTENCES: Mapping[type, Callable[[Any], str]] = {
         f"the body took another way than the recorded one: expected {', '.join(e.expected)}, "
         f"found {', '.join(e.found)}"
     ),
+    CacheFailed: lambda e: f"the cache of step {e.step} failed, and the run goes on without: {e.error}",
     ThreadAbandoned: lambda e: (
         f"{f'step {e.step}' if e.step else 'a body'} does not stop; its thread was left behind and may go on ({e.count} such threads now)"
     ),

@@ -9,6 +9,7 @@ import logging
 
 from ..events import (
     BodyDiverged,
+    CacheFailed,
     CodeChanged,
     Event,
     FailureUnfetched,
@@ -25,6 +26,7 @@ __all__ = ["diagnose"]
 
 _TOLD = (
     BodyDiverged,
+    CacheFailed,
     CodeChanged,
     FailureUnfetched,
     LoopRetired,
