@@ -238,12 +238,23 @@ def test_rerun_of_a_run_that_is_executed_changes_nothing(capsys: pytest.CaptureF
         (["show", "nope"], "there is no run 'nope' in the journal; it has none"),
         (["resume"], "name a run to resume"),
         (["resume", "r", "--all"], "name a run to resume"),
+        *[
+            ([*words, "--journal", "typo.db"], 'Invalid value "typo.db" for --journal. there is no such file')
+            for words in (
+                ["runs"],
+                ["show", "r"],
+                ["resume", "--all"],
+                ["rerun", "r", "--from", "s"],
+                ["prune", "r"],
+            )
+        ],
     ],
 )
 def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With what to do."""
     assert main(words) == 2
     assert told in capsys.readouterr().err
+    assert not Path("typo.db").exists()
 
 
 def test_without_a_journal_it_says_how_to_name_one(

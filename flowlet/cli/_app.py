@@ -26,6 +26,14 @@ File = Annotated[
     str | None, Parameter(metavar="FILE", allow_leading_hyphen=True, validator=_no_option, show_default=False)
 ]
 Store = Annotated[str | None, Parameter(metavar="FILE", show_default=False)]
+
+
+def _is_there(_: object, value: str | None) -> None:
+    if value is not None and not Path(value).expanduser().exists():
+        raise ValueError("there is no such file")
+
+
+Recorded = Annotated[str | None, Parameter(metavar="FILE", validator=_is_there, show_default=False)]
 Quiet = Annotated[bool, Parameter(alias="-q", negative="", show_default=False)]
 Words = Annotated[str, Parameter(metavar="NAME=VALUE")]
 
@@ -206,7 +214,7 @@ def graph(file: str, /, *, format: Literal["text", "mermaid"] = "text", json: Js
 @app.command
 def runs(
     *,
-    journal: Store = None,
+    journal: Recorded = None,
     state: Literal["pending", "running", "completed", "failed", "cancelled", "timeout"] | None = None,
     workflow: str | None = None,
     limit: int = 20,
@@ -228,7 +236,7 @@ def runs(
 
 @app.command
 def show(
-    run: Annotated[str, Parameter(metavar="RUN")], /, *, journal: Store = None, json: Json = False
+    run: Annotated[str, Parameter(metavar="RUN")], /, *, journal: Recorded = None, json: Json = False
 ) -> int:
     """Show what a journal knows of a run: inputs, steps, answers, results, errors.
 
@@ -248,7 +256,7 @@ def resume(
     /,
     *,
     all: Flag = False,
-    journal: Store = None,
+    journal: Recorded = None,
     changed_code: Literal["error", "reuse", "rerun"] | None = None,
     json: Json = False,
     log: File = None,
@@ -281,7 +289,7 @@ def rerun(
     /,
     *,
     from_: Annotated[str, Parameter(name="--from", metavar="STEP")],
-    journal: Store = None,
+    journal: Recorded = None,
     changed_code: Literal["error", "reuse", "rerun"] | None = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -311,7 +319,7 @@ def prune(
     *run: Annotated[str, Parameter(metavar="RUN")],
     older_than: Annotated[str | None, Parameter(metavar="AGE")] = None,
     state: Literal["completed", "failed", "cancelled", "timeout", "running"] = "completed",
-    journal: Store = None,
+    journal: Recorded = None,
     json: Json = False,
 ) -> int:
     """Drop runs from a journal, with all that it knows of them: those that are named, or old ones.
