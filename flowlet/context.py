@@ -324,13 +324,13 @@ class RunRecord:
         if error is not None:
             self.trail = trail_of(error)
 
-    def on_end(self, callback: Callable[[], object]) -> None:
-        """Call *callback* when the run is over, at once if it is."""
+    def on_end(self, callback: Callable[[], object], *, first: bool = False) -> None:
+        """Call *callback* when the run is over, at once if it is; *first* of all, or after those before it."""
         with guard:
             if self.state not in TERMINAL:
                 if self._callbacks is None:
                     self._callbacks = []
-                self._callbacks.append(callback)
+                self._callbacks.insert(0 if first else len(self._callbacks), callback)
                 return
         callback()
 

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import anyio
 import pytest
 
 from flowlet import (
@@ -102,6 +103,22 @@ def test_an_answer_after_the_deadline_is_kept(
     assert recorded("r", journal).run.state == "timeout"
     assert resume("r", body, journal=journal) == "late"
     assert [call.replayed for call in last_run().metrics.calls] == [True]
+
+
+@workflow
+async def sleeps(seconds: float) -> int:
+    found = begin()
+    await anyio.sleep(seconds)
+    return found
+
+
+def test_a_run_has_been_given_back_when_its_timeout_is_told(backend: str) -> None:
+    """Whoever is told may resume it at once."""
+    for _ in range(12):
+        journal = MemoryJournal()
+        with pytest.raises(WorkflowTimeout):
+            start(kept(sleeps, journal, timeout=0.05, backend=backend), 60.0).result()
+        assert [(one.state, one.owner) for one in recorded_runs(journal)] in ([("timeout", None)], [])
 
 
 @pytest.mark.parametrize("body", [talk, atalk])

@@ -212,7 +212,7 @@ def _opened(run: RunRecord, memo: Memo) -> Found | None:
 def _begun(run: RunRecord, memo: Memo) -> Entry | None:
     """Take the run for this process, unless its result is known."""
     session = memo.session
-    run.on_end(partial(_left, run, memo))
+    run.on_end(partial(_left, run, memo), first=True)  # whoever waits for the end may resume it
     for look in (session.recorded, session.open):  # a result can be read while somebody else has the run
         own = look()
         if own is not None:
