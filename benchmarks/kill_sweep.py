@@ -1,14 +1,18 @@
 """Kill journalled runs at every write, resume them in another process, and count what was lost or done twice.
 
-``python benchmarks/kill_sweep.py`` kills at every statement of every shape, on both backends; ``--points 100`` at
-as many, spread evenly. Beside them it kills at random moments (``--random 100``). Exit code 1 tells of a fault.
+``python benchmarks/kill_sweep.py`` kills at each statement that changes the journal, after the last one, and
+within each page that goes into its log; ``--points 100`` at as many of these, spread evenly. Beside them it kills
+at random moments (``--random``), and lets two processes at once resume a killed run (``--races``). Only
+runs that a signal ended count. Exit code 1 tells of a fault.
 
 Each process is a fork, so a point takes some milliseconds. A killed process leaves a journal and a list of what
-its steps did. A second process resumes the run and goes on with the list. Then:
+its steps did. Another resumes the run and goes on with the list. Then:
 
 - what the journal had of finished steps did not run again, nor were recorded answers bought again;
+- no more was bought than what was in flight;
 - what a body had been given was in the journal;
-- the result is that of a run which nobody killed.
+- the result is that of a run which nobody killed;
+- of two that resume at once one executes, and the other has the result or is told within a second.
 """
 
 from __future__ import annotations
@@ -19,342 +23,287 @@ import itertools
 import json
 import os
 import random
+import resource
 import signal
 import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import anyio
+from attrs import field, frozen, mutable
+from shapes import BACKENDS, JOURNAL, LIST, SHAPES, did, execute, facts, ran
 
-from flowlet import (
-    LLM,
-    AsyncLLM,
-    Completion,
-    TokenUsage,
-    configure,
-    pmap,
-    recorded,
-    register_provider,
-    run,
-    step,
-    with_options,
-    workflow,
-)
-from flowlet.messages import Request
+from flowlet import JournalError, recorded
 
-LIST = Path("did.txt")
-JOURNAL = "runs.db"
-BACKENDS = ("asyncio", "trio")
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
-def did(what: str, *facts: object) -> None:
-    """Add a line to the list of what happened, which survives a kill."""
-    line = json.dumps([what, *facts]) + "\n"
-    file = os.open(LIST, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(file, line.encode())
-    finally:
-        os.close(file)
-
-
-# --- what is run ---------------------------------------------------------------------------------
-
-
-@step
-def add(x: int) -> int:
-    did("ran", "add", x)
-    return x + 1
-
-
-@step
-def nested(x: int) -> int:
-    did("ran", "nested", x)
-    return got(add(x)) + got(add(x))
-
-
-@step
-async def double(x: int) -> int:
-    did("ran", "double", x)
-    await anyio.sleep(0)
-    return x * 2
-
-
-@step(attempts=3)
-def flaky(x: int) -> int:
-    did("ran", "flaky", x)
-    if LIST.read_text().count('["ran", "flaky", ') % 2:
-        raise OSError("try again")
-    return x
-
-
-@step
-def ask(question: str, llm: LLM = LLM()) -> str:
-    did("ran", "ask", question)
-    return llm.ask(question) + llm.ask(question)
-
-
-@step
-async def aask(question: str, llm: AsyncLLM = AsyncLLM()) -> str:
-    did("ran", "aask", question)
-    return await llm.ask(question)
-
-
-def got(value: Any) -> Any:
-    """Note that the body was given *value*."""
-    did("got", value)
-    return value
-
-
-@workflow
-async def sequence(x: int) -> int:
-    for _ in range(4):
-        x = got(await double(got(add(x))))
-    return x
-
-
-@workflow
-def sync_body(x: int) -> int:
-    for _ in range(3):
-        x = got(add(got(add(x)))) + got(run(double, x))
-    return x
-
-
-@workflow
-def fan_out(x: int) -> int:
-    return sum(got(pmap(add, [x, x, x + 1, x + 2]))) + sum(got(pmap(double, [x, x, x + 3])))
-
-
-@workflow
-def child(x: int) -> int:
-    return got(add(x)) + got(run(double, x))
-
-
-@workflow
-async def children(x: int) -> int:
-    return got(child(x)) + got(child(x)) + await aparent(x)
-
-
-@workflow
-async def aparent(x: int) -> int:
-    return got(await double(x)) + got(child(x + 1))
-
-
-@workflow
-def retries(x: int) -> int:
-    return got(flaky(got(add(got(flaky(x))))))
-
-
-@workflow
-async def models(x: int) -> str:
-    return got(ask(f"q{x}")) + got(await aask(f"q{x}")) + got(ask(f"q{x}"))
-
-
-@workflow
-def equal(x: int) -> int:
-    def item(value: int) -> int:
-        return got(add(value)) + got(nested(value)) + got(add(value)) + got(run(double, value))
-
-    return sum(pmap(item, [x, x, x + 1, x], max_concurrency=3)) + got(nested(x))
-
-
-SHAPES: dict[str, Any] = {
-    "sequence": sequence,
-    "sync body": sync_body,
-    "pmap": fan_out,
-    "child runs": children,
-    "retries": retries,
-    "models": models,
-    "equal calls": equal,
-}
-
-
-class Seller:
-    """A provider that notes what was bought."""
-
-    live = False
-
-    def complete(self, request: Request, /) -> Completion:
-        """Answer at once."""
-        question = request.messages[-1].content
-        did("bought", question)
-        return Completion(f"[{question}]", TokenUsage(1, 1, 2))
+PAGE, FRAME, HEAD = 4096, 24, 32
+"""Bytes of a page of SQLite, and of what its log has before each page and at its beginning."""
+PROMPTLY = 1.0
+"""Seconds within which the second of two that resume a run must know that it is the second."""
+CHANGES = ("INSERT", "UPDATE", "DELETE", "COMMIT", "BEGIN IMMEDIATE", "CREATE", "PRAGMA journal_mode")
 
 
 # --- processes -----------------------------------------------------------------------------------
 
 
-def forked(work: Callable[[], object], killed_after: float | None = None) -> int:
-    """Do *work* in a process of its own and wait for it; the signal that ended it, or 0."""
+def spawned(work: Callable[[], object]) -> int:
+    """Do *work* in a process of its own, whose id this is."""
     pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            work()
-            code = 0
-        except BaseException as exc:  # noqa: BLE001 -- told, and by the exit code
-            print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    if killed_after is not None:
-        time.sleep(killed_after)
-        os.kill(pid, signal.SIGKILL)
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        work()
+        code = 0
+    except BaseException as exc:  # noqa: BLE001 -- told, and by the exit code
+        print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(pid: int) -> int:
+    """Wait for a process; the signal that ended it, or else its exit code, negative."""
     _, status = os.waitpid(pid, 0)
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
 
 
-def execute(shape: str, backend: str) -> None:
-    """Run *shape*, or go on with it, and note its result."""
-    register_provider("shop", Seller())
-    configure(model="shop:m")
-    body = with_options(SHAPES[shape], journal=JOURNAL, run_id="r", backend=backend)
-    did("result", run(body, 1))
+def die() -> None:
+    """End this process as ``kill -9`` does."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Killer:
-    """Ends the process before the n-th statement that changes the journal; without n it counts them."""
-
-    def __init__(self, at: int | None = None) -> None:
-        self.at = at
-        self.seen = 0
-        connect = sqlite3.connect
-
-        def watched(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-            connection = connect(*args, **kwargs)
-            connection.set_trace_callback(self)
-            return connection
-
-        sqlite3.connect = watched  # type: ignore[assignment]
-
-    def __call__(self, statement: str) -> None:
-        """Look at a statement that is about to be executed."""
-        if statement.startswith(("INSERT", "UPDATE", "COMMIT", "BEGIN IMMEDIATE", "REPLACE")):
-            self.seen += 1
-            if self.seen == self.at:
-                os.kill(os.getpid(), signal.SIGKILL)
+@contextmanager
+def folder() -> Generator[None]:
+    """Work in a directory of its own."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory(dir=MEMORY) as made:
+        os.chdir(made)
+        try:
+            yield
+        finally:
+            os.chdir(before)
 
 
-def statements(shape: str, backend: str) -> int:
-    """How many statements a run that nobody kills has."""
+def watch(seen: Callable[[str], object]) -> None:
+    """Let *seen* look at each statement that changes the journal, before it is executed."""
+    connect = sqlite3.connect
+
+    def look(statement: str) -> None:
+        if statement.startswith(CHANGES):
+            seen(statement)
+
+    def watched(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = connect(*args, **kwargs)
+        connection.set_trace_callback(look)
+        return connection
+
+    sqlite3.connect = watched  # type: ignore[assignment]
+
+
+# --- ways to be killed ---------------------------------------------------------------------------
+
+
+def at_statement(shape: str, backend: str, number: int) -> None:
+    """Run, and die before statement *number*, or at the end of the run where there are fewer."""
+    numbers = itertools.count(1)
+    watch(lambda _: die() if next(numbers) == number else None)
+    execute(shape, backend)
+    die()
+
+
+def within_write(shape: str, backend: str, offset: int) -> None:
+    """Run, and die in the write to the log that would pass *offset*; what comes before it is written.
+
+    The system does it: it cuts off the write that passes a process's limit, and kills with the next.
+    """
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    limit = offset, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+    def look(statement: str) -> None:  # the file is made, and what lies beside it
+        if statement == "BEGIN IMMEDIATE":
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    watch(look)
+    execute(shape, backend)
+
+
+# --- what a run does that nobody kills -----------------------------------------------------------
+
+
+@frozen
+class Plain:
+    """A run that nobody killed: its result, how often each step ran and finished, and what it wrote."""
+
+    result: Any
+    ran: Counter[str]
+    finished: Counter[str]
+    bought: int
+    statements: int
+    offsets: Sequence[int]
+    took: float
+
+
+def undisturbed(shape: str, backend: str) -> Plain:
+    """Run *shape* to its end."""
 
     def work() -> None:
-        killer = Killer()
+        seen: list[str] = []
+        watch(seen.append)
+        began = time.perf_counter()
         execute(shape, backend)
-        did("statements", killer.seen)
+        did("told", time.perf_counter() - began, len(seen), LIST.stat().st_size)
+        did("known", *known())
+        did("imported", *sys.modules)
 
     with folder():
-        assert forked(work) == 0
-        return int(facts("statements")[0][0])
+        assert ended(spawned(work)) == 0
+        for name in facts("imported")[0]:  # here, so that the forks have it all
+            with suppress(ImportError):
+                importlib.import_module(name)
+        took, statements, listed = facts("told")[0]
+        finished, result = Counter[str](facts("known")[0][0]), facts("result")[0][0]
+        offsets = list(_offsets(Path(f"{JOURNAL}-wal").stat().st_size, listed))
+        return Plain(result, ran(), finished, len(facts("bought")), statements, offsets, took)
 
 
-class folder:  # noqa: N801 -- a context
-    """A working directory of its own."""
+def _offsets(size: int, least: int) -> Iterator[int]:
+    """Places in the log: at a frame's beginning, in its head, at the page's beginning, and in the page.
 
-    def __enter__(self) -> None:
-        self._before = Path.cwd()
-        self._made = tempfile.TemporaryDirectory(dir=MEMORY)
-        os.chdir(self._made.name)
+    Below *least* the limit would hold for the list of what was done, too.
+    """
+    for frame in range(HEAD, size, FRAME + PAGE):
+        yield from (place for part in (0, 9, FRAME, FRAME + 2001) if (place := frame + part) > least)
 
-    def __exit__(self, *_: object) -> None:
-        os.chdir(self._before)
-        self._made.cleanup()
+
+def known() -> tuple[Counter[str], int, list[str]]:
+    """The finished steps, the number of bought answers, and all values in the journal."""
+    try:
+        calls = recorded("r", JOURNAL).calls
+    except JournalError as exc:
+        if "there is no run 'r'" not in str(exc):
+            raise
+        return Counter(), 0, []  # the first entry was not written yet
+    done = [entry for entry in calls if entry.state == "completed"]
+    steps = Counter(f"{e.name} {_asked(json.loads(e.inputs))}" for e in done if e.kind == "step")
+    return steps, sum(e.kind == "call" for e in done), [e.value for e in done]
+
+
+def _asked(inputs: dict[str, Any]) -> Any:
+    return inputs["x"] if "x" in inputs else inputs["question"]
 
 
 # --- what is checked -----------------------------------------------------------------------------
 
 
-def facts(what: str) -> list[list[Any]]:
-    """What the list says of *what*."""
-    lines = LIST.read_text().splitlines() if LIST.exists() else []
-    return [found[1:] for found in map(json.loads, lines) if found[0] == what]
+def resumed(shape: str, backend: str) -> Iterator[str]:
+    """Let another process go on with the run; tell what went wrong."""
+    if ended(spawned(lambda: execute(shape, backend))) != 0:
+        yield "it could not be resumed"
 
 
-def known() -> tuple[Counter[str], Counter[str], list[str]]:
-    """The finished steps and the bought answers in the journal, and all values in it."""
-    try:
-        calls = recorded("r", JOURNAL).calls
-    except Exception:  # noqa: BLE001 -- the first entry was not written yet
-        return Counter(), Counter(), []
-    done = [entry for entry in calls if entry.state == "completed"]
-    steps = Counter(f"{e.name} {next(iter(json.loads(e.inputs).values()))}" for e in done if e.kind == "step")
-    return steps, Counter(e.kind for e in done if e.kind == "call"), [e.value for e in done]
-
-
-def check(
-    shape: str, backend: str, expected: Any, needed: Counter[str], kill: Callable[[], int]
-) -> list[str]:
-    """Kill one run with *kill*, resume it, and tell what is wrong."""
-    with folder():
-        ended = kill()
-        if ended == 0:
-            return (
-                [] if facts("result") == [[expected]] else ["a run that was not killed gave another result"]
-            )
-        status: list[Any] = []
-
-        def look() -> None:
-            steps, calls, values = known()
-            did("known", steps, calls["call"], values)
-
-        forked(look)
-        steps, calls, values = facts("known")[0]
-        before = LIST.read_text()
-        if forked(lambda: execute(shape, backend)) != 0:
-            return ["it could not be resumed"]
-        after = [json.loads(line) for line in LIST.read_text()[len(before) :].splitlines()]
-        return [*_faults(expected, needed, Counter(steps), calls, values, before, after), *status]
-
-
-def _faults(
-    expected: Any,
-    needed: Counter[str],
-    steps: Counter[str],
-    calls: int,
-    values: list[str],
-    before: str,
-    after: list[list[Any]],
-) -> Iterator[str]:
-    if [found[1] for found in after if found[0] == "result"] != [expected]:
-        yield "the resumed run gave another result"
-    again = Counter(f"{found[1]} {found[2]}" for found in after if found[0] == "ran")
-    for name, count in again.items():
-        if not name.startswith("flaky") and count > needed[name] - steps[name]:
-            yield f"{name} ran {count} times, {steps[name]} of {needed[name]} were finished"
-    bought = sum(found[0] == "bought" for found in after)
-    if bought > needed["bought"] - calls:
-        yield f"{bought} answers were bought, {calls} of {needed['bought']} were recorded"
-    given = [json.loads(line)[1] for line in before.splitlines() if json.loads(line)[0] == "got"]
-    kept = {json.dumps(json.loads(value)) for value in values}
-    for value in given:
-        parts = value if isinstance(value, list) else [value]
-        if not all(json.dumps(part) in kept for part in parts):
-            yield f"{value} was given to the body and is not in the journal"
-
-
-def undisturbed(shape: str, backend: str) -> tuple[Any, Counter[str]]:
-    """The result of a run that nobody kills, and how often each step ran in it."""
+def raced(shape: str, backend: str) -> Iterator[str]:
+    """Let two processes go on with the run at the same moment; tell what went wrong."""
+    reading, writing = os.pipe()
+    before = len(LIST.read_text())
 
     def work() -> None:
-        execute(shape, backend)
-        recorded("r", JOURNAL)
-        did("imported", *sys.modules)
+        os.close(writing)
+        os.read(reading, 1)  # both go when the pipe is closed
+        began = time.perf_counter()
+        try:
+            execute(shape, backend)
+        except JournalError as exc:
+            if "is being executed by process" not in str(exc):
+                raise
+            did("told", time.perf_counter() - began)
 
-    with folder():
-        assert forked(work) == 0
-        for name in facts("imported")[0]:  # here, so that the forks have it all
-            with suppress(ImportError):
-                importlib.import_module(name)
-        needed = Counter(f"{name} {x}" for name, x in facts("ran"))
-        needed["bought"] = len(facts("bought"))
-        return facts("result")[0][0], needed
+    racers = [spawned(work), spawned(work)]
+    os.close(reading)
+    os.close(writing)
+    if [ended(pid) for pid in racers] != [0, 0]:
+        yield "one of two could not resume it"
+    results, told = len(facts("result", before)), facts("told", before)
+    if results + len(told) != 2 or not results:
+        yield f"of two, {results} had the result, and {len(told)} were told"
+    if any(took > PROMPTLY for (took,) in told):
+        yield f"the second was told after {max(told)[0]:.2f} s"
+
+
+Resume = Callable[[str, str], Iterator[str]]
+
+
+def check(shape: str, backend: str, plain: Plain, resume: Resume) -> Iterator[str]:
+    """Let *resume* go on with a run that was killed here; tell what is wrong."""
+    if ended(spawned(lambda: did("known", *known()))) != 0:
+        yield "its journal could not be read"
+        return
+    steps, calls, values = facts("known")[0]
+    before = len(LIST.read_text())
+    yield from resume(shape, backend)
+    yield from _faults(plain, Counter(steps), calls, before)
+    kept = {json.dumps(json.loads(value)) for value in values}
+    for given in facts("got")[: -len(facts("got", before)) or None]:
+        parts = given[0] if isinstance(given[0], list) else given
+        if not all(json.dumps(part) in kept for part in parts):
+            yield f"{given[0]} was given to the body and is not in the journal"
+
+
+def _faults(plain: Plain, steps: Counter[str], calls: int, before: int) -> Iterator[str]:
+    results = facts("result", before)
+    if not results or any(result != [plain.result] for result in results):
+        yield f"the resumed run gave {results}, not {plain.result}"
+    for name, count in ran(before).items():
+        left = plain.finished[name] - steps[name]
+        if count > (3 * left if name.startswith("flaky") else left):
+            yield f"{name} ran {count} times, {steps[name]} of {plain.finished[name]} were finished"
+    bought = len(facts("bought", before))
+    if bought > plain.bought - calls:
+        yield f"{bought} answers were bought, {calls} of {plain.bought} were recorded"
+    if len(facts("bought")) > plain.bought + 1:
+        yield f"{len(facts('bought'))} answers were bought in all, though {plain.bought} were needed"
+
+
+# --- the sweep -----------------------------------------------------------------------------------
+
+
+@mutable
+class Tally:
+    """How many runs were killed, by the way of it, and what was found wrong."""
+
+    killed: Counter[str] = field(factory=Counter[str])
+    early: int = 0
+    told: list[float] = field(factory=list[float])
+    faults: list[str] = field(factory=list[str])
+
+    def point(
+        self,
+        way: str,
+        where: str,
+        pair: tuple[str, str],
+        plain: Plain,
+        kill: Callable[[], int],
+        resume: Resume = resumed,
+    ) -> bool:
+        """Kill one run with *kill*, and resume it; False when it had ended before."""
+        with folder():
+            found, faults = kill(), list[str]()
+            if found > 0:
+                self.killed[way] += 1
+                faults += check(*pair, plain, resume)
+                self.told += (took for (took,) in facts("told"))
+            else:
+                self.early += 1
+                if found < 0 or facts("result") != [[plain.result]]:
+                    faults.append("a run that was not killed failed, or gave another result")
+        self.faults += (f"{', '.join(pair)}, {where}: {fault}" for fault in faults)
+        return found > 0
 
 
 def spread(points: list[Any], most: int | None) -> list[Any]:
@@ -364,49 +313,61 @@ def spread(points: list[Any], most: int | None) -> list[Any]:
     return [points[index * len(points) // most] for index in range(most)]
 
 
-def sweep(most: int | None, at_random: int, seed: int) -> tuple[int, list[str]]:
-    """Kill everywhere; how many runs were killed, and all faults."""
+def after(shape: str, backend: str, seconds: float) -> int:
+    """Run, and kill after *seconds*; the signal that ended it."""
+    pid = spawned(lambda: execute(shape, backend))
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    return ended(pid)
+
+
+def sweep(most: int | None, at_random: int, races: int, seed: int) -> Tally:
+    """Kill everywhere, then at random, then resume twice."""
     pairs = list(itertools.product(SHAPES, BACKENDS))
     plain = {pair: undisturbed(*pair) for pair in pairs}
-    places = [(*pair, at) for pair in pairs for at in range(1, statements(*pair) + 2)]
-    faults: list[str] = []
-    done = 0
-    for shape, backend, at in spread(places, most):
-
-        def kill(shape: str = shape, backend: str = backend, at: int = at) -> int:
-            return forked(lambda: (Killer(at), execute(shape, backend)))
-
-        found = check(shape, backend, *plain[shape, backend], kill)
-        faults += [f"{shape}, {backend}, statement {at}: {fault}" for fault in found]
-        done += 1
-    dice = random.Random(seed)
-    for _ in range(at_random):
-        shape, backend = dice.choice(pairs)
-        moment = dice.uniform(0.0, 0.06)
-
-        def kill_later(shape: str = shape, backend: str = backend, moment: float = moment) -> int:
-            return forked(lambda: execute(shape, backend), moment)
-
-        found = check(shape, backend, *plain[shape, backend], kill_later)
-        faults += [f"{shape}, {backend}, after {moment * 1000:.2f} ms: {fault}" for fault in found]
-        done += 1
-    return done, faults
+    plain = {pair: undisturbed(*pair) for pair in pairs}  # again, with all that is imported late
+    dice, tally = random.Random(seed), Tally()
+    points: list[tuple[str, tuple[str, str], Callable[[str, str, int], None], int]] = []
+    for pair, told in plain.items():
+        points += (("at statements", pair, at_statement, at) for at in range(1, told.statements + 2))
+        points += (("within writes", pair, within_write, at) for at in told.offsets)
+    for way, pair, killed, at in spread(points, most):
+        tally.point(way, f"{way} {at}", pair, plain[pair], lambda: ended(spawned(lambda: killed(*pair, at))))
+    for _ in range(20 * at_random):
+        if tally.killed["at random"] == at_random:
+            break
+        pair = dice.choice(pairs)
+        moment = dice.uniform(0.0, plain[pair].took)
+        where = f"after {moment * 1000:.2f} ms"
+        tally.point("at random", where, pair, plain[pair], lambda: after(*pair, moment))
+    for number in range(races):
+        pair = pairs[number % len(pairs)]
+        at = dice.randint(1, plain[pair].statements)
+        kill = lambda: ended(spawned(lambda: at_statement(*pair, at)))  # noqa: E731
+        tally.point("to be resumed twice", f"raced from statement {at}", pair, plain[pair], kill, raced)
+    return tally
 
 
 def main() -> int:
     """Sweep as the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--points", type=int, default=None, help="how many statements to kill at (default: all)"
-    )
-    parser.add_argument("--random", type=int, default=100, help="how many random moments to kill at")
+    parser.add_argument("--points", type=int, default=None, help="at how many writes to kill (default: all)")
+    parser.add_argument("--random", type=int, default=100, help="at how many random moments to kill")
+    parser.add_argument("--races", type=int, default=100, help="how many killed runs two resume at once")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     began = time.perf_counter()
-    done, faults = sweep(given.points, given.random, given.seed)
-    print(*faults, sep="\n", end="\n" if faults else "")
-    print(f"{done} runs killed and resumed in {time.perf_counter() - began:.0f} s, {len(faults)} faults")
-    return bool(faults)
+    tally = sweep(given.points, given.random, given.races, given.seed)
+    print(*tally.faults, sep="\n", end="\n" if tally.faults else "")
+    ways = ", ".join(f"{count} {way}" for way, count in tally.killed.items())
+    told = (
+        f" ({len(tally.told)} were told, after {max(tally.told) * 1000:.0f} ms at most)" if tally.told else ""
+    )
+    print(
+        f"{tally.killed.total()} runs killed and resumed in {time.perf_counter() - began:.0f} s: {ways}{told}"
+    )
+    print(f"{tally.early} had ended before their kill; {len(tally.faults)} faults")
+    return bool(tally.faults)
 
 
 if __name__ == "__main__":
