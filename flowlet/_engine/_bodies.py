@@ -50,12 +50,14 @@ def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
     if exc is None and run.scope.reason is None and not late(run) and end(run, "completed", result):
         close(run)
         return result
+    kept = run.kept
     try:
         conclude(run, None if exc is not None else result, exc)
-        raise_end(run, exc)
+        if not kept:  # else it is raised where it is fetched, maybe at this moment
+            raise_end(run, exc)
     finally:
         exc = None
-        if not run.kept:
+        if not kept:
             run.release()
     return result
 
@@ -137,12 +139,14 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
             timer.cancel()
     if run.plugins is not None and not isinstance(exc, GeneratorExit):  # which lets nothing be awaited
         exc = await run.plugins.aclose(run.scope) or exc
+    kept = run.kept
     try:
         conclude(run, result, exc)
-        raise_end(run, exc)
+        if not kept or isinstance(exc, anyio.get_cancelled_exc_class()):  # which is this task's own
+            raise_end(run, exc)
     finally:
         exc = None
-        if not run.kept:
+        if not kept:
             run.release()
     return result
 
