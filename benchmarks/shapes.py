@@ -171,6 +171,8 @@ SHAPES: dict[str, Any] = {
 class Seller:
     """A provider that notes what was bought."""
 
+    live = False  # tests may ask it
+
     def complete(self, request: Request, /) -> Completion:
         """Answer at once."""
         question = request.messages[-1].content
