@@ -84,8 +84,10 @@ def _whole(p: Parameter) -> Shape:
     return Table((dict,), dict, TEXT, p.shape) if p.kind is _P.VAR_KEYWORD else p.shape
 
 
-def read_back(signature: Signature, data: Mapping[str, JsonValue]) -> tuple[list[Any], dict[str, Any]]:
-    """Make the arguments of a call of what :func:`written` gave.
+def read_back(
+    signature: Signature, data: Mapping[str, JsonValue], others: Mapping[str, Any] | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Make the arguments of a call of what :func:`written` gave, and of *others*, which it left out.
 
     Raises:
         InputError: the signature has changed since; every fault is listed.
@@ -94,11 +96,14 @@ def read_back(signature: Signature, data: Mapping[str, JsonValue]) -> tuple[list
     kwargs: dict[str, Any] = {}
     faults: list[str] = []
     for at, p in enumerate(signature.parameters):
-        if p.name not in data:
+        if p.name in data:
+            value, more = walked(read, Walk(p.name, json=True), _whole(p), data[p.name])
+            faults += more
+        elif others is not None:
+            value = others[p.name]
+        else:
             faults += [f"{p.name}: missing"] if p.required else []
             continue
-        value, more = walked(read, Walk(p.name, json=True), _whole(p), data[p.name])
-        faults += more
         if p.kind is _P.VAR_POSITIONAL:
             args += value or ()
         elif p.kind is _P.VAR_KEYWORD:
@@ -110,4 +115,4 @@ def read_back(signature: Signature, data: Mapping[str, JsonValue]) -> tuple[list
     faults += [f"{name}: unexpected" for name in data.keys() - {p.name for p in signature.parameters}]
     if faults:
         raise InputError(f"{signature} can't take the recorded arguments", tuple(faults))
-    return args, kwargs
+    return tuple(args), kwargs

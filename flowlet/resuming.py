@@ -151,7 +151,7 @@ def resumable(
     fn: Function | None,
     journal: str | PathLike[str] | Journal | None,
     changed_code: ChangedCode | None,
-) -> tuple[Function, list[Any], dict[str, Any]]:
+) -> tuple[Function, tuple[Any, ...], dict[str, Any]]:
     """The workflow of a run, with the options that it ran with, and its inputs.
 
     Raises:

@@ -1,13 +1,34 @@
 """Values on their way through journal and cache: what a body gets is the same before a crash and after it."""
 
+import enum
 import os
-from collections.abc import Callable
-from typing import Any
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime, time
+from pathlib import PurePath, PureWindowsPath
+from typing import Annotated, Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import pytest
+from attrs import field, frozen
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flowlet import InputError, configure, run, step, with_options, workflow
+from flowlet import (
+    InputError,
+    InputLimits,
+    configure,
+    last_run,
+    recorded,
+    run,
+    step,
+    with_options,
+    workflow,
+)
 from flowlet.journals import MemoryJournal
+from typed_values import VALUES, Point
 
 SURROGATE = os.fsdecode(b"caf\xe9.txt")
 LONG = 10**5000
@@ -24,13 +45,13 @@ def same(x: Any) -> Any:
 
 
 @step
-def given(name: str) -> int:
+def number(name: str) -> int:
     return LONG if name == "int" else len(name)
 
 
 @step(cache=True)
 def cached(name: str) -> int:
-    return given(name)
+    return number(name)
 
 
 @step
@@ -53,13 +74,13 @@ def takes(name: str, size: int = 0) -> int:
     [
         (lambda: text(1), r"the result of step 'text' can't be kept\n  \$: expected text that JSON can hold"),
         (lambda: cached_text(1), "the result of step 'cached_text' can't be kept"),
-        (lambda: given(SURROGATE), "name: expected text that JSON can hold"),
+        (lambda: number(SURROGATE), "name: expected text that JSON can hold"),
         (lambda: same([SURROGATE]), r"x\[0\]: expected text that JSON can hold"),
         (
-            lambda: given("int"),
-            r"the result of step 'given' can't be kept\n  \$: expected a whole number that",
+            lambda: number("int"),
+            r"the result of step 'number' can't be kept\n  \$: expected a whole number that",
         ),
-        (lambda: cached("int"), "the result of step 'given' can't be kept"),
+        (lambda: cached("int"), "the result of step 'number' can't be kept"),
         (lambda: same(LONG), "x: expected a whole number that JSON can hold, found int object"),
         (lambda: same({"a": [LONG]}), r"x\.a\[0\]: expected a whole number that JSON can hold"),
     ],
@@ -93,3 +114,194 @@ def test_inputs_that_can_not_be_read_back_are_refused(
     ):
         run(with_options(takes, journal=journal, run_id="r"), *args)
     assert not journal.runs()
+
+
+# --- the same before and after -------------------------------------------------------------------
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+class Span(NamedTuple):
+    first: int
+    last: int
+
+
+@frozen
+class Priced:
+    name: str
+    price: float
+    sizes: Sequence[int] = ()
+
+
+@frozen
+class Cents:
+    amount: int = field(converter=round)
+
+
+FOLDED = datetime(2024, 10, 27, 2, 30, fold=1)
+LOOSE: list[tuple[Any, Any]] = [
+    (float, 2),
+    (float | None, 3),
+    (float | str, 2),
+    (int, Level.LOW),
+    (str, Word.YES),
+    (Annotated[float, "in dollars"], 5),
+    (list[float], [1, 2.5]),
+    (dict[str, float], {"b": 1, "a": 2}),
+    (Priced, Priced("tea", 2, (1, 2))),
+    (list[Priced], [Priced("tea", 2)]),
+    (Point, Point(1, 2)),
+    (Cents, Cents(2.6)),
+    (Sequence[int], (1, 2)),
+    (Sequence[int], range(2)),
+    (Collection[str], frozenset({"a"})),
+    (Iterable[str], {"a": 1}),
+    (AbstractSet[int], frozenset({1})),
+    (tuple[int, int], Span(1, 2)),
+    (Mapping[str, int], OrderedDict(b=1, a=2)),
+    (dict[str, int], Counter("aab")),
+    (deque[int], deque([1, 2], maxlen=2)),
+    (datetime, FOLDED),
+    (datetime, datetime(2024, 5, 31, tzinfo=ZoneInfo("Europe/Berlin"))),
+    (time, time(2, 30, tzinfo=ZoneInfo("Europe/Berlin"))),
+    (PurePath, PureWindowsPath("a/b")),
+    (Any, {"b": 1, "a": [2.0, {"d": None, "c": True}]}),
+]
+
+
+def both_ways(hint: Any, value: Any, asynchronous: bool = False) -> None:
+    """Stop a run at its end, resume it, and compare what its body got, and which steps ran."""
+    seen: list[list[Any]] = []
+    used: list[Any] = []
+
+    @step
+    def make() -> hint:
+        return value
+
+    @step
+    def use(x: hint, *more: hint, **named: hint) -> int:
+        return used.append((x, more, named)) or len(used)
+
+    @workflow
+    def child(x: hint) -> hint:
+        return make()
+
+    def body(given: hint, *more: hint, other: hint = value, **named: hint) -> hint:
+        results = [make(), child(given)]
+        seen.append([given, more, named, other, *results])
+        for x in (given, *results):
+            use(x, x, name=x)
+        if len(seen) == 1:
+            raise KeyError("stopped")
+        return value
+
+    async def abody(given: hint, *more: hint, other: hint = value, **named: hint) -> hint:
+        return body(given, *more, other=other, **named)
+
+    fn = workflow(abody if asynchronous else body)
+    journalled = with_options(fn, journal=MemoryJournal(), run_id="r")
+    with pytest.raises(KeyError):
+        run(journalled, value, value, name=value)
+    result = run(journalled, value, value, name=value)
+    assert len(used) == 3
+    assert len(seen) == 2
+    assert repr(seen[0]) == repr(seen[1])
+    assert repr(run(journalled, value, value, name=value)) == repr(result)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(("hint", "value"), LOOSE, ids=[repr(pair) for pair in LOOSE])
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_a_body_gets_the_same_before_and_after_a_crash(
+    backend: str, hint: Any, value: Any, asynchronous: bool
+) -> None:
+    """Inputs, results of steps and of child runs: what is not quite its hint comes as the hint says, at once."""
+    configure(backend=backend)
+    both_ways(hint, value, asynchronous)
+
+
+@pytest.mark.parametrize(("hint", "value"), LOOSE, ids=[repr(pair) for pair in LOOSE])
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_a_hit_gives_what_the_first_call_gave(
+    backend: str, hint: Any, value: Any, asynchronous: bool
+) -> None:
+    """Of the cache, with a journal and without one."""
+    configure(backend=backend)
+
+    def make(x: hint) -> hint:
+        return value
+
+    async def amake(x: hint) -> hint:
+        return value
+
+    cached = step(cache=True)(amake if asynchronous else make)
+    results = [run(cached, value) for _ in range(2)]
+    assert [s.reused for s in last_run().metrics.steps] == ["cache"]
+    results += [run(with_options(cached, journal=MemoryJournal()), value)]
+    assert repr(results[0]) == repr(results[1]) == repr(results[2])
+
+
+@pytest.mark.parametrize(("hint", "values"), VALUES, ids=[str(hint) for hint, _ in VALUES])
+def test_every_value_is_the_same_before_and_after_a_crash(hint: Any, values: st.SearchStrategy[Any]) -> None:
+    """For every kind of hint; and the keys of the steps that get it are those of before."""
+    configure(inputs=InputLimits(control=True))
+
+    @settings(max_examples=15, deadline=None)
+    @given(values)
+    def stopped_and_resumed(value: Any) -> None:
+        both_ways(hint, value)
+
+    stopped_and_resumed()
+
+
+@dataclass
+class Even:
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number % 2:
+            raise ValueError("it is odd")
+
+
+@step
+def make_odd() -> Even:
+    even = Even(2)
+    even.number = 3
+    return even
+
+
+@workflow
+def odd(even: Even | None = None) -> Even:
+    return make_odd()
+
+
+def test_what_its_class_refuses_is_told_at_once(journal: MemoryJournal) -> None:
+    """As a result, before it is written, and as an input, before the run begins: a resume could not read it."""
+    with pytest.raises(InputError, match="the result of step 'make_odd' can't be read back\n.*it is odd"):
+        run(with_options(odd, journal=journal, run_id="r"))
+    assert recorded("r", journal).calls == ()
+    with pytest.raises(InputError, match=r"inputs of workflow 'odd' can't be read back\n  even: .*it is odd"):
+        run(with_options(odd, journal=journal, run_id="s"), make_odd())
+    assert len(journal.runs()) == 1
+
+
+def test_a_result_is_the_caller_s_alone(journal: MemoryJournal) -> None:
+    """What the step holds on to, and changes later, is not in it, as after a resume."""
+    held: list[int] = []
+
+    @step
+    def grow() -> list[int]:
+        held.append(len(held))
+        return held
+
+    @workflow
+    def body() -> list[list[int]]:
+        return [grow(), grow()]
+
+    assert run(with_options(body, journal=journal)) == [[0], [0, 1]]

@@ -118,11 +118,6 @@ def _number(text: str) -> float:
     return _finite(float(text))
 
 
-def _write_float(value: float) -> float:
-    _float(value)
-    return int(value) if isinstance(value, int) else float(value)
-
-
 def _text(value: str) -> str:
     value.encode()  # UnicodeEncodeError, for a lone surrogate, is a ValueError
     return str.__str__(value)  # plain text also from a StrEnum
@@ -249,7 +244,7 @@ _ALL = (
         "a number",
         {"type": "number"},
         _float,
-        _write_float,
+        _float,
         _number,
         but=(bool,),
         rank=2,

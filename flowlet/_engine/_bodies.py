@@ -39,6 +39,7 @@ def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
         if run.place is None:
             result = _executed(run, fn, args, kwargs, frame)
         else:
+            args, kwargs = run.place.inputs or (args, kwargs)
             result = _kept().body(run, partial(_executed, run, fn, args, kwargs, frame))
     except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
         exc = caught
@@ -129,6 +130,7 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
             if run.place is None:
                 result = await _aexecuted(run, fn, args, kwargs, frame, port)
             else:
+                args, kwargs = run.place.inputs or (args, kwargs)
                 result = await _kept().abody(run, partial(_aexecuted, run, fn, args, kwargs, frame, port))
     except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
         exc = caught

@@ -14,18 +14,18 @@ from typing import Any
 from attrs import frozen
 
 from .._arguments import written
-from .._codec import from_json, to_json
-from .._fingerprint import digest, fingerprint
+from .._codec import to_json
+from .._fingerprint import digest, fingerprint, loose_of
 from .._raised import describe
 from .._scope import Scope
 from .._signature import signature_of
 from ..context import FullStepRecord, RunRecord
-from ..errors import InputError
+from ..errors import DefinitionError, InputError
 from ..events import CacheFailed
 from ..protocols import Journal
 from ..settings import process
 from ..specs import Spec
-from ._memo import canonical, text_of
+from ._memo import canonical, given_back, text_of, value_of
 from ._writer import Journals
 
 
@@ -139,25 +139,28 @@ class Slot:
         """What is kept, if it is there, whole, and fits the hint that the step has now."""
         try:
             text = self.journal.kept(self.key, time.time())
-            return None if text is None else Found(from_json(json.loads(text), self.returns))
+            return None if text is None else Found(value_of(text, self.returns))
         except InputError:
             return None  # the type has changed
         except Exception as exc:  # noqa: BLE001 -- a store of somebody else's may raise what it likes; told
             self._failed(exc)
             return None
 
-    def keep(self, result: object) -> None:
-        """Keep *result*.
+    def keep(self, result: object) -> Any:
+        """Keep *result*, and give what a hit will give: what is read back.
 
         Raises:
-            InputError: it can't be written.
+            InputError: it can't be written, or not be read back.
         """
-        text = text_of(result, self.returns, f"the result of step {self.name!r}")
+        what = f"the result of step {self.name!r}"
+        text = text_of(result, self.returns, what)
+        given = given_back(text, self.returns, what)
         expires = None if self.lasts is None else time.time() + self.lasts.total_seconds()
         try:
             self.journal.keep(self.key, text, expires)
         except Exception as exc:  # noqa: BLE001 -- as above
             self._failed(exc)
+        return given
 
     def _failed(self, exc: Exception) -> None:
         process.notice(CacheFailed(self.run.info, time.time(), self.name, describe(exc)))
@@ -175,10 +178,17 @@ def slot_of(
 
     Raises:
         InputError: the arguments, or what the key function makes of them, can't be written.
+        DefinitionError: what it takes from the functions around it can't be told.
     """
     rule = spec.step.cache
     if rule is False:
         return None
+    if not callable(rule) and (loose := loose_of(fn)):
+        raise DefinitionError(
+            f"step {spec.name}: the cache can't tell its results apart, since it takes {', '.join(loose)} from "
+            "the function around it, which may change or is no data; make that an argument, or give the key: "
+            f"@step(cache=lambda ...: ...)"
+        )
     signature = signature_of(fn, called=True)
     if callable(rule):
         arguments = json.dumps(to_json(rule(*args, **kwargs)), sort_keys=True)

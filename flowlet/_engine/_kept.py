@@ -109,9 +109,7 @@ class Kept:
             found = slot.look()
             if found is not None:
                 return self._from_cache(found)
-            result = call()
-            slot.keep(result)
-        return result
+            return slot.keep(call())
 
     async def _acached(self, slot: Slot, call: Callable[[], Awaitable[Any]]) -> Any:
         flights, scope = process.of(Flights), self._record.scope
@@ -124,9 +122,7 @@ class Kept:
             if found is not None:
                 return self._from_cache(found)
             result = await call()
-            if not isinstance(result, Raised):
-                await _off_loop(slot.keep, result)
-        return result
+            return result if isinstance(result, Raised) else await _off_loop(slot.keep, result)
 
     def _from_cache(self, found: Found) -> Any:
         self._record.reused = "cache"
@@ -161,9 +157,9 @@ def body(run: RunRecord, call: Callable[[], Any]) -> Any:
         result = memo.given(entry, result)
         memo.session.write(entry)
     except BaseException as exc:
-        entry = _broken_off(run, memo, exc)
-        if entry is not None:
-            memo.session.write(entry)
+        last = _broken_off(run, memo, exc)
+        if last is not None:
+            memo.session.write(last)
         raise
     finally:
         if memo.key == OWN:
@@ -189,10 +185,10 @@ async def abody(run: RunRecord, call: Callable[[], Awaitable[Any]]) -> Any:
             memo.session.leave(memo.unfinished("cancelled") if memo.may_write else None)
         raise
     except BaseException as exc:
-        entry = _broken_off(run, memo, exc)
-        if entry is not None:
+        last = _broken_off(run, memo, exc)
+        if last is not None:
             with anyio.CancelScope(shield=True):
-                await memo.session.awrite(entry)
+                await memo.session.awrite(last)
         raise
     finally:
         if memo.key == OWN:

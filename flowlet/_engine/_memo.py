@@ -53,6 +53,16 @@ class Memo:
         """What tells the call from all others."""
         return self._entry.key
 
+    @property
+    def name(self) -> str:
+        """What is called."""
+        return self._entry.name
+
+    @property
+    def inputs(self) -> str:
+        """Its arguments, as JSON."""
+        return self._entry.inputs
+
     def opening(self) -> Entry:
         """Say that the call has begun."""
         return evolve(self._entry, at=time.time())
@@ -68,6 +78,16 @@ class Memo:
         else:
             text = text_of(result, self._returns, self._what())
         return self._ended("completed", text, attempts=attempts)
+
+    def given(self, entry: Entry, result: object) -> Any:
+        """What the call gives, as *entry* tells *result*: what is read back, as when the run is resumed.
+
+        Raises:
+            InputError: it can't be read back; every fault is listed.
+        """
+        if type(result) in self._as_is or not entry.value:
+            return result
+        return given_back(entry.value, self._returns, self._what())
 
     def answered(self, completion: Completion, cost: object) -> Entry:
         """Say what a model answered, and what that cost."""
@@ -132,7 +152,7 @@ class Memo:
             JournalError: another workflow, or other inputs, have this run id.
         """
         own = self._entry
-        if (first.name, first.inputs) != (own.name, own.inputs):
+        if (first.name, _told(first.inputs)) != (own.name, _told(own.inputs)):
             raise JournalError(
                 f"run {own.run_id!r} is in the journal already, as {first.name} with {_cut(first.inputs)}, "
                 f"not {own.name} with {_cut(own.inputs)}; choose another run_id"
@@ -145,7 +165,7 @@ class Memo:
             JournalError: it does not fit the hint any more; the run is suspended.
         """
         try:
-            return from_json(json.loads(found.value), self._returns)
+            return value_of(found.value, self._returns)
         except InputError as exc:
             fault = JournalError(
                 f"run {self.session.run_id!r}: the recorded result of {found.name!r} does not fit the hint "
@@ -160,13 +180,14 @@ class Place:
     """Where a run is in its journal.
 
     *key* is that of the innermost kept call around its body, *path* what keys of calls in its body begin with;
-    *memo* is of its outcome, where that is kept.
+    *memo* is of its outcome, where that is kept; *inputs* are the arguments of its body as they are read back.
     """
 
     session: Session
     key: str
     path: str
     memo: Memo | None = None
+    inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
 
 _KINDS: Mapping[str, str] = {"run": "workflow", "step": "step", "call": "model"}
@@ -185,6 +206,27 @@ def text_of(value: object, hint: Any, what: str) -> str:
     return _without_secret(text, lambda: what)
 
 
+def value_of(text: str, hint: Any) -> Any:
+    """Read what :func:`text_of` wrote.
+
+    Raises:
+        InputError: it does not fit *hint*.
+    """
+    return from_json(json.loads(text), hint)
+
+
+def given_back(text: str, hint: Any, what: str) -> Any:
+    """Read what :func:`text_of` has just written, as a value that its class may refuse all the same.
+
+    Raises:
+        InputError: it does; *what* it is is told with every fault.
+    """
+    try:
+        return value_of(text, hint)
+    except InputError as exc:
+        raise InputError(f"{what} can't be read back", exc.faults) from None
+
+
 def _without_secret(text: str, what: Callable[[], str]) -> str:
     if process.redactor.contains_secret(text):
         raise InputError(f"{what()} can't be kept", ("it holds a secret, such as a key of the environment",))
@@ -193,6 +235,11 @@ def _without_secret(text: str, what: Callable[[], str]) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _told(inputs: str) -> str:
+    """Write *inputs* so that the order of names, which equal ones may have any way, has no part in it."""
+    return _sorted(json.loads(inputs))
 
 
 def canonical(data: Mapping[str, JsonValue]) -> str:
@@ -287,7 +334,7 @@ def memo_of_root(
     signature: Signature = signature_of(fn, called=True)
     what = f"the inputs of workflow {run.workflow!r}"
     try:
-        inputs = canonical(written(signature, args, kwargs, exact=True) or {})
+        inputs = _encoded(written(signature, args, kwargs, exact=True) or {})
     except InputError as exc:
         raise InputError(f"{what} can't be kept", exc.faults) from None
     info = {

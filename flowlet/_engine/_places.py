@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
+from .._arguments import bound, read_back
 from .._codec import to_json
+from .._signature import signature_of
 from ..context import Frame, Lane, RunRecord
+from ..errors import InputError
 from ..settings import process
 from ..specs import Spec
-from ._memo import Place, canonical, memo_of_child, memo_of_root, parent_at, path_at
+from ._memo import Memo, Place, canonical, memo_of_child, memo_of_root, parent_at, path_at
 from ._session import OWN, Session
 from ._writer import Journals
 
@@ -20,13 +24,26 @@ def root_place(
     """Give *run* a place of its own in the journal that its options or the settings name.
 
     Raises:
-        InputError: its inputs can't be written.
+        InputError: its inputs can't be written, or not be read back.
         JournalError: the journal can't be opened.
     """
     settings = process.settings
     where = spec.run.journal if spec.run.journal is not None else settings.journal
     session = Session(run, process.of(Journals).of(where), spec.run.changed_code or settings.changed_code)
-    return Place(session, OWN, OWN, memo_of_root(session, run, fn, args, kwargs))
+    memo = memo_of_root(session, run, fn, args, kwargs)
+    return Place(session, OWN, OWN, memo, _inputs(memo, fn, args, kwargs))
+
+
+def _inputs(
+    memo: Memo, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The arguments of a body as they are read back; None for those that Python will refuse."""
+    signature = signature_of(fn, called=True)
+    values = bound(signature, args, kwargs)
+    try:
+        return None if values is None else read_back(signature, json.loads(memo.inputs), values)
+    except InputError as exc:
+        raise InputError(f"the inputs of workflow {memo.name!r} can't be read back", exc.faults) from None
 
 
 def child_place(
