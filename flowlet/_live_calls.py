@@ -12,10 +12,10 @@ LIVE = "PYTEST_FLOWLET_LIVE"
 """The variable by which the pytest plugin says whether live calls are allowed; subprocesses inherit it."""
 
 
-def check_live(what: str, first: str = "", *, key: bool = True, fake: str = "") -> None:
+def check_live(what: str, *, key: bool = True, also: str = "", instead: str = "") -> None:
     """Let a test make a live call of *what* where that was asked for; other code may make it anyway.
 
-    *first* is what else it needs, and *key* whether there is one. *fake* is what else would do without.
+    *key* is whether it has one, or needs none. *also* is what else allows it, *instead* one more way to do without.
 
     Raises:
         ConfigError: pytest runs without --flowlet-live, or without a key.
@@ -27,7 +27,7 @@ def check_live(what: str, first: str = "", *, key: bool = True, fake: str = "") 
     raise ConfigError(
         f"a live call of {what} in a test {missing}:",
         (
-            f"to allow it, {first}run pytest --flowlet-live (--flowlet-record=once records it)",
-            f"to do without, use a recording, a mock, or FLOWLET_MODEL=offline{fake}",
+            f"to allow it, {also}run pytest --flowlet-live (--flowlet-record=once records it)",
+            f"to do without, use a recording, a mock, or FLOWLET_MODEL=offline{instead}",
         ),
     )

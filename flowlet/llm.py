@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -133,6 +134,12 @@ class _Model(Shown):
         """
         provider, name, model = resolve(self.model)
         return Target(provider, name, self.attempts or process.settings.attempts), model
+
+    @property
+    def __flowlet_code__(self) -> str:
+        """Say what stands for it in the code of a function that takes it from outside."""
+        told = asdict(self, filter=lambda a, _: a.name not in ("timeout", "attempts"))
+        return json.dumps(told, sort_keys=True, default=str)
 
     def __flowlet_key__(self) -> JsonValue:
         """Say which model is asked, and how, for what tells one call of a step from another."""
@@ -333,7 +340,7 @@ def _find(chosen: str, name: str) -> LLMProvider:
     if name == "openai" and name not in process.settings.providers and not _openai_is_set_up():
         raise ConfigError(NOTHING_CONFIGURED)
     if getattr(provider, "live", True):
-        check_live(f"provider {name}", fake="; a fake of your own says live = False")
+        check_live(f"provider {name}", instead="; a fake of your own says live = False")
     return provider
 
 

@@ -62,7 +62,7 @@ class Account:
             ConfigError: pytest runs without --flowlet-live, or there is no key, and the host is another.
         """
         if not _is_loopback(self.base_url):
-            check_live(self.place, "set OPENAI_API_KEY and ", key=self.secret is not None)
+            check_live(self.place, key=self.secret is not None, also="set OPENAI_API_KEY and ")
 
     @property
     def official(self) -> bool:
