@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -94,33 +95,35 @@ class Rewound:
 
 
 def undone(entries: Sequence[Entry], step: str) -> list[Entry]:
-    """Say of the first call of *step*, of all after it and all that belongs to them, that they are open again.
+    """Say of the first call of *step*, of what it called, and of all that became known after it, that it is open again.
 
     Raises:
         JournalError: the run has no such step.
     """
-    latest = {entry.key: entry for entry in entries}
-    parents = {entry.key: entry.parent for entry in entries}
-    keys = _since(entries, step)
-    for key in parents:
-        above = key
-        while above and above not in keys:
-            above = parents.get(above, "")
-        if above:
-            keys.add(key)
+    latest = dict[str, Entry]()
+    for entry in entries:
+        latest.pop(entry.key, None)
+        latest[entry.key] = entry  # at the end: what was made again became known again
+    del latest[""]
+    first = _first(latest, step, entries[0].run_id)
+    later = dict(dropwhile(lambda item: item[0] != first, latest.items()))
+    below = {key: one for key, one in latest.items() if _is_below(key, first, latest)}
     now = time.time()
-    opened = [
-        evolve(one, state="pending", value="", error="", at=now) for key, one in latest.items() if key in keys
-    ]
+    opened = [evolve(one, state="pending", value="", error="", at=now) for one in (below | later).values()]
     return [*opened, evolve(entries[0], state="pending", at=now)]
 
 
-def _since(entries: Sequence[Entry], step: str) -> set[str]:
-    """The keys that were first told of with the first call of *step*, or later."""
-    for at, entry in enumerate(entries):
-        if entry.key and entry.name == step:
-            return {later.key for later in entries[at:] if later.key}
-    names = dict.fromkeys(one.name for one in entries if one.key and one.kind != "call")
-    raise JournalError(
-        f"run {entries[0].run_id!r} has no recorded step {step!r}; it has {', '.join(names) or 'none'}"
-    )
+def _is_below(key: str, above: str, latest: Mapping[str, Entry]) -> bool:
+    """Whether the call *key* was made in the call *above*, as far as calls have ended."""
+    while key not in ("", above):
+        key = latest[key].parent if key in latest else ""
+    return key == above
+
+
+def _first(latest: Mapping[str, Entry], step: str, run_id: str) -> str:
+    """The key of the first call of *step*."""
+    for key, entry in latest.items():
+        if entry.name == step:
+            return key
+    names = dict.fromkeys(entry.name for entry in latest.values() if entry.kind != "call")
+    raise JournalError(f"run {run_id!r} has no recorded step {step!r}; it has {', '.join(names) or 'none'}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flowlet import rewind
 from flowlet.cli import main
 from flowlet.journals import SQLiteJournal
 
@@ -45,6 +46,11 @@ def ask(question: str, llm: LLM = LLM()) -> str:
 @workflow
 def talk(topic: str) -> str:
     return ask(outline(topic))
+
+
+@workflow
+def series() -> list[str]:
+    return [talk("tea"), talk("milk")]
 """
 
 
@@ -125,6 +131,23 @@ def test_a_failed_run_is_shown_and_resumed(capsys: pytest.CaptureFixture[str]) -
     out = capsys.readouterr().out
     data = json.loads(out[out.index("{") :])
     assert (data["state"], data["usage"]["calls"]) == ("completed", 1)
+
+
+def test_what_a_call_has_made_is_shown_before_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of one that was killed, and of one that is open again."""
+    run_series = ["run", "journalled_flows.py:series", "--run-id", "r", "-q"]
+    Path("kill").touch()
+    subprocess.run([sys.executable, "-m", "flowlet", *run_series], env=dict(os.environ), timeout=60)
+    Path("kill").unlink()
+    assert main(["show", "r"]) == 0
+    out = capsys.readouterr().out
+    assert "  a call: has not ended\n      outline: completed" in out
+    assert "  a call: has not ended\n      offline:offline: completed" in out
+    assert main(["resume", "r", "-q"]) == 0
+    rewind("r", "ask")
+    capsys.readouterr()
+    assert main(["show", "r"]) == 0
+    assert "  talk: has not ended\n      outline: completed" in capsys.readouterr().out
 
 
 def test_rerun_begins_at_a_step(capsys: pytest.CaptureFixture[str]) -> None:

@@ -659,6 +659,32 @@ def test_rewind_makes_a_step_and_what_follows_again(journal: MemoryJournal) -> N
         rewind("r", "dubble", journal)
 
 
+@step
+def both(x: int) -> int:
+    return add(x) + run(double, x)
+
+
+def test_rewind_keeps_what_came_before_in_a_child_run(journal: MemoryJournal) -> None:
+    """The child is open again, since it goes on to the step; what it had called by then is kept."""
+
+    @workflow
+    def parent(x: int) -> int:
+        return add(x) + run(sync_body, x) + both(x)
+
+    assert run(kept(parent, journal), 1) == 11
+    steps.ran.clear()
+    rewind("r", "double", journal)
+    assert resume("r", parent, journal=journal) == 11
+    assert steps.ran == ["double 2", "add 4", "add 1", "double 1"]
+    steps.ran.clear()
+    rewind("r", "both", journal)
+    assert resume("r", parent, journal=journal) == 11
+    assert steps.ran == ["add 1", "double 1"]
+    rewind("r", "sync_body", journal)
+    assert resume("r", parent, journal=journal) == 11
+    assert steps.ran[2:] == ["add 1", "double 2", "add 4", "add 1", "double 1"]
+
+
 def test_the_setting_names_the_journal(tmp_path: Any, backend: str) -> None:
     """A file, for every run; a name in the environment does the same."""
     configure(journal=str(tmp_path / "runs.db"), backend=backend)

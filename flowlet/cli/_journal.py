@@ -109,6 +109,7 @@ def _lines(found: RecordedRun) -> Iterator[str]:
     )
     yield f"  inputs  {_cut(json.dumps(found.inputs, ensure_ascii=False))}"
     yield from _tree(found.calls, "", "  ")
+    yield from _open(found)
     if found.error is not None:
         yield f"  error   {_cut(found.error)}"
     elif run.state == "completed":
@@ -125,6 +126,16 @@ def _tree(calls: Sequence[Entry], parent: str, indent: str) -> Iterator[str]:
             if told:
                 yield f"{indent}    {'✗' if entry.error else '→'} {_cut(told)}"
             yield from _tree(calls, entry.key, indent + "    ")
+
+
+def _open(found: RecordedRun) -> Iterator[str]:
+    """What is known of calls that have not ended: those that they made."""
+    ended = {entry.key for entry in found.calls}
+    names = {entry.key: entry.name for entry in found.entries}
+    for parent in dict.fromkeys(entry.parent for entry in found.calls):
+        if parent and parent not in ended:
+            yield f"  {visible(names.get(parent, 'a call'))}: has not ended"
+            yield from _tree(found.calls, parent, "      ")
 
 
 def _facts(entry: Entry) -> Iterator[str]:
