@@ -44,6 +44,7 @@ __all__ = [
     "resume",
     "rewind",
     "rewound",
+    "unknown_runs",
 ]
 
 Function = Callable[..., Any]
@@ -263,6 +264,19 @@ def _claimed(store: Journal, run_id: str) -> Generator[None]:
         yield
     finally:
         store.release(run_id)
+
+
+def unknown_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal | None) -> list[str]:
+    """Those of *run_ids* that the journal has nothing of; of a damaged run it has something."""
+    store = _store(journal)
+
+    def is_known(run_id: str) -> bool:
+        try:
+            return store.run(run_id) is not None
+        except JournalError:
+            return True
+
+    return [run_id for run_id in run_ids if not is_known(run_id)]
 
 
 def forget_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal | None = None) -> None:

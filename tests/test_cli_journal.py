@@ -210,9 +210,11 @@ def test_prune_drops_a_damaged_run_by_its_name(capsys: pytest.CaptureFixture[str
     assert [main(["resume", "--all", "-q"]), main(["prune", "--older-than", "1h"])] == [2, 2]
     capsys.readouterr()
     assert main(["prune", "one"]) == 0
-    assert capsys.readouterr().out == "not in the journal any more: one\n"
+    assert capsys.readouterr().out == "dropped: one\n"
     assert main(["runs", "--json"]) == 0
     assert [run["run_id"] for run in json.loads(capsys.readouterr().out)] == ["two"]
+    assert main(["prune", "two", "too"]) == 2
+    assert "there is no run 'too' in the journal; none was dropped" in capsys.readouterr().err
     assert main(["prune"]) == 2
     assert main(["prune", "two", "--older-than", "1d"]) == 2
 

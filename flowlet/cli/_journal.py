@@ -18,7 +18,7 @@ from ..entries import ChangedCode, Entry, JournalledRun
 from ..errors import DamagedRuns, InputError
 from ..messages import Completion
 from ..metrics import Usage
-from ..resuming import RecordedRun, forget_runs, recorded, recorded_runs, resumable, rewound
+from ..resuming import RecordedRun, forget_runs, recorded, recorded_runs, resumable, rewound, unknown_runs
 from . import _codes
 from ._errors import tell
 from ._run import Request, execute
@@ -208,17 +208,20 @@ def prune_runs(names: Sequence[str], age: str | None, state: str, journal: str |
     """Drop the runs with these *names*, or those in *state* that are older than *age*, and tell them.
 
     Raises:
-        InputError: neither or both are asked for, or *age* is none.
+        InputError: neither or both are asked for, *age* is none, or a run is not known.
     """
     if bool(names) == (age is not None):
         raise InputError("name the runs to drop, or say how old they are: --older-than 30d")
+    unknown = unknown_runs(names, journal)
+    if unknown:
+        raise InputError(f"there is no run {', '.join(map(repr, unknown))} in the journal; none was dropped")
     runs, fault = ((), None) if age is None else _known(journal)
     dropped = list(names) if age is None else _older(age, state, runs)
     forget_runs(dropped, journal)
     if as_json:
         write_json({"dropped": dropped})
     elif names:
-        print(f"not in the journal any more: {', '.join(map(visible, names))}")
+        print(f"dropped: {', '.join(map(visible, names))}")
     else:
         print(f"{len(dropped)} runs dropped" if len(dropped) != 1 else "1 run dropped")
     return _told(fault)
