@@ -237,7 +237,7 @@ def test_rerun_says_what_becomes_of_changed_code(project: Path, capsys: pytest.C
     sys.modules.pop("journalled_flows", None)
     journal = SQLiteJournal(os.environ["FLOWLET_JOURNAL"])
     before = journal.read("r")
-    assert main(["rerun", "r", "--from", "ask", "-q"]) == 1
+    assert main(["rerun", "r", "--from", "ask", "-q"]) == 2
     assert "the code of 'outline' has changed" in capsys.readouterr().err
     assert (journal.read("r"), journal.runs()[0].state) == (before, "completed")
     assert main(["rerun", "r", "--from", "ask", "-q", "--changed-code", "rerun"]) == 0
@@ -251,7 +251,7 @@ def test_rerun_of_a_run_that_is_executed_changes_nothing(capsys: pytest.CaptureF
     journal = SQLiteJournal(os.environ["FLOWLET_JOURNAL"])
     before = journal.read("r")
     journal.claim("r")
-    assert main(["rerun", "r", "--from", "ask", "-q"]) == 1
+    assert main(["rerun", "r", "--from", "ask", "-q"]) == 2
     assert "being executed by this process" in capsys.readouterr().err
     journal.release("r")
     assert journal.read("r") == before

@@ -16,6 +16,7 @@ from ..errors import (
     DefinitionError,
     FlowletError,
     InputError,
+    JournalError,
     failure_of,
 )
 from ..settings import process
@@ -136,5 +137,5 @@ def _near(filename: str) -> str:
 
 
 def exit_code(exc: BaseException) -> int:
-    """The exit code of a run that ended with *exc*."""
-    return _codes.USAGE if isinstance(exc, ConfigError) else _codes.FAILED
+    """The exit code of a run that ended with *exc*; one that its journal ended has not failed by itself."""
+    return _codes.USAGE if isinstance(exc, ConfigError | JournalError) else _codes.FAILED
