@@ -327,12 +327,12 @@ def somebodys(path: Path) -> None:
     db.close()
 
 
-def newer(path: Path) -> None:
+def of_version(number: int, path: Path) -> None:
     journal = SQLiteJournal(path)
     journal.append([begun()])
     journal.close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 3")
+        db.execute(f"PRAGMA user_version = {number}")
     db.close()
 
 
@@ -342,7 +342,11 @@ def newer(path: Path) -> None:
         (notes, r"it is not a journal, or its beginning is damaged \(file is not a database\); name another"),
         (empty, "it is empty, so it has lost what it held; restore or remove it"),
         (somebodys, r"it is the database of something else \(its mark is 0, not \d+\); name another file"),
-        (newer, "it is of version 3, and this flowlet knows version 2; update flowlet, or name another file"),
+        (
+            partial(of_version, 3),
+            "it is of version 3, and this flowlet knows version 2; update flowlet, or name",
+        ),
+        (partial(of_version, 1), "it is of version 1, and this flowlet knows version 2; name another file"),
         (Path.mkdir, r"it can't be opened \(unable to open database file\); make the file and its directory"),
     ],
 )

@@ -99,5 +99,9 @@ def _check(path: Path, mark: object, version: object) -> None:
         raise fault(
             path,
             f"it is of version {version}, and this flowlet knows version {VERSION}",
-            "update flowlet, or name another file",
+            "update flowlet, or name another file" if _is_newer(version) else "name another file",
         )
+
+
+def _is_newer(version: object) -> bool:
+    return isinstance(version, int) and version > VERSION

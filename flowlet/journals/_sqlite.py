@@ -26,6 +26,7 @@ from ._trail import Trail, numbers, read
 __all__ = ["SQLiteJournal"]
 
 _ALL = "runs"
+_AT_ONCE = 10_000
 _UNLISTED = " (it has entries, and is not among the runs)"
 _LOST = "SELECT run FROM entries WHERE run IS NOT NULL AND run NOT IN (SELECT name FROM runs)"
 _OF_RUN = "FROM entries WHERE number BETWEEN ? AND ?"
@@ -168,8 +169,9 @@ class SQLiteJournal:
         """
         with self._file.transaction("DEFERRED") as db:
             ended = self._cache.ended(db, partial(_is_over, now))
-        with self._file.transaction("IMMEDIATE") as db:
-            self._cache.drop_as_told(db, ended)
+        for at in range(0, len(ended), _AT_ONCE):  # between them others write
+            with self._file.transaction("IMMEDIATE") as db:
+                self._cache.drop_as_told(db, ended[at : at + _AT_ONCE])
 
     def close(self) -> None:
         """Close the file; a later call opens it again. Claims stay."""
