@@ -17,7 +17,7 @@ from ._engine._isolation import Blame
 from ._engine._lifetimes import Recipe
 from ._engine._options import check_inputs, check_result
 from ._entry_points import Plugin
-from ._fingerprint import CODE_ATTRIBUTE, fingerprint
+from ._fingerprint import CODE_ATTRIBUTE
 from ._functions import build
 from ._plugins import Found, Plugins, find, register, unknown
 from .errors import DefinitionError, InputError, PluginError
@@ -147,7 +147,7 @@ def _guarded(
 
     made: Any = functools.wraps(written)(acall if is_async(written) else call)
     made.__name__ = made.__qualname__ = plugin.name
-    made.__dict__.setdefault(CODE_ATTRIBUTE, fingerprint(_code(written)))
+    made.__dict__.setdefault(CODE_ATTRIBUTE, _code(written))
     with suppress(ValueError):  # some builtins have none
         signature = inspect.signature(written)
         made.__signature__ = signature.replace(parameters=list(signature.parameters.values())[skipped:])

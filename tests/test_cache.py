@@ -43,6 +43,11 @@ def fresh() -> None:
     failing.clear()
 
 
+def by_x(x: int) -> int:
+    """Key steps that use what the test around them shares with them."""
+    return x
+
+
 @step(cache=True)
 def square(x: int) -> int:
     ran.append(x)
@@ -107,7 +112,7 @@ def test_errors_are_not_kept(fn: Any, backend: str) -> None:
 def test_of_equal_calls_at_once_one_is_made(trap: Trap) -> None:
     """The others wait for it, on threads."""
 
-    @step(cache=True)
+    @step(cache=by_x)
     def slow(x: int) -> int:
         ran.append(x)
         trap.sleep()
@@ -137,7 +142,7 @@ async def test_of_equal_calls_in_tasks_one_is_made(anyio_backend: str) -> None:
 def test_a_call_whose_thread_was_left_behind_holds_nobody_up(trap: Trap) -> None:
     """Another run makes it anew."""
 
-    @step(cache=True)
+    @step(cache=by_x)
     def stuck(x: int) -> int:
         ran.append(x)
         if len(ran) == 1:
@@ -271,7 +276,7 @@ def test_a_call_within_an_equal_call_is_made(backend: str) -> None:
     """It can't wait for the one that waits for it, nor can one deeper, or in a fan-out."""
     left = [1, 1]
 
-    @step(cache=True)
+    @step(cache=by_x)
     def again(x: int) -> int:
         return sum(pmap(deeper, [x])) if left and left.pop() else x
 
@@ -279,7 +284,7 @@ def test_a_call_within_an_equal_call_is_made(backend: str) -> None:
     def deeper(x: int) -> int:
         return again(x) + 1
 
-    @step(cache=True)
+    @step(cache=by_x)
     async def aagain(x: int) -> int:
         return await aagain(x) + 1 if left and left.pop() else x
 
@@ -297,7 +302,7 @@ def test_a_call_within_an_equal_call_around_its_run_is_made(backend: str) -> Non
     """A child run can't wait for the step that waits for it."""
     left = [1, 1]
 
-    @step(cache=True)
+    @step(cache=by_x)
     def again(x: int) -> int:
         return run(child, x) if left and left.pop() else x
 
@@ -305,7 +310,7 @@ def test_a_call_within_an_equal_call_around_its_run_is_made(backend: str) -> Non
     def child(x: int) -> int:
         return again(x) + 1
 
-    @step(cache=True)
+    @step(cache=by_x)
     async def aagain(x: int) -> int:
         return await achild(x) if left and left.pop() else x
 
@@ -327,11 +332,11 @@ def test_of_calls_that_would_wait_for_one_another_one_is_made() -> None:
         met.append(name)
         return met.count(name) == 1 and both.wait(5) >= 0
 
-    @step(cache=True)
+    @step(cache=by_x)
     def one(x: int) -> int:
         return two(x) + 1 if first("one") else x
 
-    @step(cache=True)
+    @step(cache=by_x)
     def two(x: int) -> int:
         return one(x) + 1 if first("two") else x
 

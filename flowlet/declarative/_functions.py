@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._fingerprint import CODE_ATTRIBUTE, fingerprint
+from .._fingerprint import CODE_ATTRIBUTE
 from .._functions import changed, decorated
 from .._signature import signature_of
 from .._target import Unloadable, function_in, imported
@@ -76,5 +76,5 @@ def _around(fn: Function) -> Function:
     call.__doc__ = fn.__doc__
     call.__signature__ = inspect.signature(fn)  # type: ignore[attr-defined]
     call.__annotations__ = {**{p.name: p.hint for p in signature.parameters}, "return": signature.returns}
-    setattr(call, CODE_ATTRIBUTE, fingerprint(inspect.unwrap(fn)))
+    setattr(call, CODE_ATTRIBUTE, fn)
     return call

@@ -40,6 +40,8 @@ class _Scripted:
         """
         self.provider.verify()
 
+    __flowlet_code__ = "mock"
+
     def __flowlet_key__(self) -> JsonValue:
         return {"model": "mock"}
 
