@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache, partial
 from types import ModuleType
 from typing import Any
@@ -125,13 +125,19 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
     timer = None if run.deadline is None else process.of(Watch).at(run.deadline, partial(expire, run))
     exc = result = None
     try:
-        with limit:
-            run.scope.check()
-            if run.place is None:
-                result = await _aexecuted(run, fn, args, kwargs, frame, port)
-            else:
-                args, kwargs = run.place.inputs or (args, kwargs)
-                result = await _kept().abody(run, partial(_aexecuted, run, fn, args, kwargs, frame, port))
+        try:
+            with limit:
+                run.scope.check()
+                if run.place is None:  # without a coroutine between, which many runs at once would feel
+                    result = _good(run, await _begun(run, fn, args, kwargs, frame, port))
+                    if run.open_children:
+                        await _ajoin(run, port)
+                else:
+                    args, kwargs = run.place.inputs or (args, kwargs)
+                    result = await _kept().abody(run, partial(_aexecuted, run, fn, args, kwargs, frame, port))
+        finally:
+            if run.open_children:
+                await _astop_children(run, port)
     except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
         exc = caught
     finally:
@@ -157,16 +163,28 @@ async def _aexecuted(
     run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame, port: Port
 ) -> Any:
     try:
-        coroutine = _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
-        result = await (coroutine if in_body() else driven(coroutine, port))
-        awaited(result, run.workflow)
-        refuse_dropped(run)
+        result = _good(run, await _begun(run, fn, args, kwargs, frame, port))
         if run.open_children:
             await _ajoin(run, port)
     except BaseException:
         if run.open_children:
             await _astop_children(run, port)
         raise
+    return result
+
+
+def _begun(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame, port: Port
+) -> Awaitable[Any]:
+    """Make what is to be awaited for the result of the body."""
+    coroutine = _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
+    return coroutine if in_body() else driven(coroutine, port)
+
+
+def _good(run: RunRecord, result: Any) -> Any:
+    """Give the *result* of the body, if nothing un-awaited is in it or was dropped."""
+    awaited(result, run.workflow)
+    refuse_dropped(run)
     return result
 
 
