@@ -235,10 +235,10 @@ def test_a_hit_gives_what_the_first_call_gave(
     configure(backend=backend)
 
     def make(x: hint) -> hint:
-        return value
+        return x
 
     async def amake(x: hint) -> hint:
-        return value
+        return x
 
     cached = step(cache=True)(amake if asynchronous else make)
     results = [run(cached, value) for _ in range(2)]
