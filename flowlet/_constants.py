@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import lru_cache, partial
 from pathlib import PurePath
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, cast, get_args, get_origin
 from uuid import UUID
 
@@ -73,6 +73,8 @@ def _parts(kind: Any, value: Any, functions: Functions | None) -> list[str | Non
         return sorted(_each(cast("frozenset[object]", value), functions), key=str)
     if kind is MethodType:
         return _each((value.__func__, value.__self__), functions)
+    if kind is BuiltinFunctionType:
+        return _each((value.__qualname__, value.__self__), functions)
     if kind is partial:
         return _each((value.func, value.args, *sorted(value.keywords.items())), functions)
     if kind.__module__ in ("types", "typing") and get_origin(value) is not None:  # a hint, such as list[int]

@@ -40,12 +40,18 @@ def fingerprint(fn: Function) -> str:
     function that a decorator has wrapped. Comments, layout and docstrings have no part in it, and neither have
     functions, classes and modules that it names, nor what may change, such as lists.
     """
-    return _known(fn).now().fingerprint
+    return _known(_bare(fn)).now().fingerprint
 
 
 def loose_of(fn: Function) -> tuple[str, ...]:
     """What *fn* takes from the functions around it that no fingerprint can tell: ``client (a Client)``."""
-    return _known(fn).now().loose
+    return _known(_bare(fn)).now().loose
+
+
+def _bare(fn: Function) -> Function:
+    """The function of a method, since what is remembered must not hold its object."""
+    function: Function = getattr(fn, "__func__", fn)
+    return function
 
 
 @frozen(eq=False)

@@ -12,6 +12,7 @@ from attrs import asdict, fields, frozen
 
 from flowlet import (
     LLM,
+    DefinitionError,
     InputError,
     JournalError,
     WorkflowTimeout,
@@ -30,6 +31,8 @@ from flowlet import (
 )
 from flowlet.events import CacheFailed
 from flowlet.journals import MemoryJournal, SQLiteJournal
+from flowlet.providers.openai import OpenAIProvider
+from flowlet.settings import OpenAISettings
 from flowlet.testing import MockProvider
 from rig import Heard, Trap
 
@@ -346,6 +349,94 @@ def test_of_calls_that_would_wait_for_one_another_one_is_made() -> None:
 
     assert sorted(run(with_options(crossing, timeout=10))) == [2, 3]
     assert len(met) == 3
+
+
+# --- what tells results apart --------------------------------------------------------------------
+
+RATE = 2
+
+
+@pytest.mark.parametrize("colour", ["def", "async def"])
+def test_what_a_step_takes_from_the_function_around_it_tells_results_apart(colour: str, backend: str) -> None:
+    """Two steps of the same code, made with other values, in one process."""
+
+    def made(by: int) -> Any:
+        if colour == "def":
+
+            @step(cache=True)
+            def times(x: int) -> int:
+                ran.append(by)
+                return x * by
+
+        else:
+
+            @step(cache=timedelta(hours=1))
+            async def times(x: int) -> int:
+                ran.append(by)
+                return x * by
+
+        return times
+
+    configure(backend=backend)
+    assert [run(made(by), 3) for by in (2, 5, 2)] == [6, 15, 6]
+    assert ran == [2, 5]
+
+
+def test_a_constant_of_the_module_tells_results_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is bound anew while the program runs."""
+
+    @step(cache=True)
+    def price(x: int) -> int:
+        ran.append(x)
+        return x * RATE
+
+    @workflow
+    def thrice() -> list[int]:
+        found = [price(3)]
+        for rate in (7, 2):
+            monkeypatch.setitem(globals(), "RATE", rate)
+            found.append(price(3))
+        return found
+
+    assert run(thrice) == [6, 21, 6]
+    assert ran == [3, 3]
+
+
+@pytest.mark.parametrize("fn", [True, timedelta(1)])
+def test_what_is_no_data_around_a_step_is_an_error(fn: Any, backend: str) -> None:
+    """It names the variable and what to do; a key function is one way."""
+    client = threading.Lock()
+
+    def price(x: int) -> int:
+        return x if client else 0
+
+    async def aprice(x: int) -> int:
+        return x if client else 0
+
+    told = r"price: .* takes client \(a lock\) from the function around it.*make that an argument, or give the key"
+    for one in (price, aprice):
+        with pytest.raises(DefinitionError, match=told):
+            run(with_options(step(cache=fn)(one), backend=backend), 1)
+        assert run(with_options(step(cache=by_x)(one), backend=backend), 1) == 1
+
+
+def test_another_server_is_another_model() -> None:
+    """The address of OpenAI's provider, and of those that are registered."""
+
+    @step(cache=True)
+    def asks(question: str) -> int:
+        ran.append(len(ran))
+        return ran[-1]
+
+    found = []
+    for url in ("http://localhost:1/v1", "http://localhost:2/v1", "http://localhost:1/v1"):
+        configure(openai=OpenAISettings(base_url=url))
+        found.append(run(asks, "q"))
+    configure(openai=OpenAISettings())
+    for url in ("http://localhost:1/v1", "http://localhost:2/v1", "http://localhost:1/v1"):
+        register_provider("local", OpenAIProvider(base_url=url))
+        found.append(run(asks, "q"))
+    assert found == [0, 1, 0, 2, 3, 2]
 
 
 # --- a store that fails --------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ..context import FullStepRecord, RunRecord
 from ..errors import DefinitionError, InputError
 from ..events import CacheFailed
 from ..protocols import Journal
-from ..settings import process
+from ..settings import Settings, process
 from ..specs import Spec
 from ._memo import canonical, given_back, text_of, value_of
 from ._writer import Journals
@@ -166,6 +166,13 @@ class Slot:
         process.notice(CacheFailed(self.run.info, time.time(), self.name, describe(exc)))
 
 
+def _asked(settings: Settings) -> str:
+    """What the settings say of models, and where they are asked: the same name at another server is another model."""
+    found = [(name, getattr(provider, "base_url", None)) for name, provider in settings.providers.items()]
+    servers = sorted((name, url) for name, url in found if isinstance(url, str))
+    return repr((sorted(settings.models.items()), settings.openai.base_url, servers))
+
+
 def slot_of(
     spec: Spec,
     fn: Callable[..., Any],
@@ -187,20 +194,19 @@ def slot_of(
         raise DefinitionError(
             f"step {spec.name}: the cache can't tell its results apart, since it takes {', '.join(loose)} from "
             "the function around it, which may change or is no data; make that an argument, or give the key: "
-            f"@step(cache=lambda ...: ...)"
+            "@step(cache=lambda ...: ...)"
         )
     signature = signature_of(fn, called=True)
     if callable(rule):
-        arguments = json.dumps(to_json(rule(*args, **kwargs)), sort_keys=True)
+        arguments = json.dumps(to_json(rule(*args, **kwargs), use="key"), sort_keys=True)
     else:
         data = written(signature, args, kwargs, exact=False)
         if data is None:
             return None
         arguments = canonical(data)
     settings = process.settings
-    model = record.model or settings.model
     place = (fn.__module__, fn.__qualname__, fingerprint(fn), repr(signature.returns))
-    key = digest("cache", *place, model, repr(sorted(settings.models.items())), arguments)
+    key = digest("cache", *place, record.model or settings.model, _asked(settings), arguments)
     lasts = rule if isinstance(rule, timedelta) else None
     where = settings.journal if run.place is None else run.place.session.journal
     return Slot(key, process.of(Journals).of(where).journal, run, spec.name, signature.returns, lasts)

@@ -1,0 +1,347 @@
+"""The fingerprint of code: what changes it, what does not, and that it is the same in every process."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+import pytest
+from attrs import frozen, mutable
+
+from flowlet import LLM, AsyncLLM, prompt, step, untrusted, with_options
+from flowlet._fingerprint import fingerprint, loose_of
+from flowlet.testing import MockLLM
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Pair(NamedTuple):
+    a: int
+    b: str
+
+
+@frozen
+class Rates:
+    low: float
+    high: float = 2.0
+
+
+@mutable
+class Counter:
+    count: int = 0
+
+
+CONSTANTS: list[tuple[object, object]] = [
+    (1, 2),
+    (1, True),
+    (1, 1.0),
+    ("1", 1),
+    ("a", "b"),
+    ("a", b"a"),
+    (None, 5),
+    (0.0, -0.0),
+    (10**5000, 10**5000 + 1),
+    ((1, 2), (2, 1)),
+    ((1, (2, "x")), (1, (2, "y"))),
+    (("ab", "c"), ("a", "bc")),
+    (frozenset({"a", "b"}), frozenset({"a", "c"})),
+    (Colour.RED, Colour.BLUE),
+    (Level.LOW, Level.HIGH),
+    (Level.LOW, 1),
+    (Pair(1, "x"), Pair(1, "y")),
+    (Pair(1, "x"), (1, "x")),
+    (Rates(1.0), Rates(1.0, 3.0)),
+    (date(2026, 1, 1), date(2026, 1, 2)),
+    (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1)),
+    (timedelta(1), timedelta(2)),
+    (Decimal("1.0"), Decimal("1.00")),
+    (UUID(int=1), UUID(int=2)),
+    (Path("a"), Path("b")),
+    (re.compile("a"), re.compile("a", re.IGNORECASE)),
+    (re.compile("a" * 300 + "b"), re.compile("a" * 300 + "c")),
+    (range(3), range(4)),
+    (list[int], list[str]),
+    (int | str, int | None),
+    (Literal["a"], Literal["b"]),
+    (untrusted("a"), untrusted("b")),
+    (untrusted("a"), "a"),
+    (LLM("openai:g1"), LLM("openai:g2")),
+    (LLM(temperature=0), LLM(temperature=1)),
+    (LLM(system="a"), LLM(system="b")),
+    (LLM(extra={"a": 1}), LLM(extra={"a": 2})),
+    (LLM("openai:g1"), AsyncLLM("openai:g1")),
+    (prompt("Say {x}"), prompt("Sing {x}")),
+]
+
+
+def closing_over(value: object) -> Callable[[], object]:
+    return lambda: value
+
+
+@pytest.mark.parametrize(("one", "other"), CONSTANTS, ids=lambda value: type(value).__name__)
+def test_constants_from_outside_count(one: object, other: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the module and those of the functions around it, each told from any other."""
+    monkeypatch.setitem(globals(), "CONSTANT", one)
+
+    def uses() -> object:
+        return CONSTANT  # type: ignore[name-defined] # noqa: F821
+
+    prints = [fingerprint(uses), fingerprint(closing_over(one)), fingerprint(uses)]
+    monkeypatch.setitem(globals(), "CONSTANT", other)
+    changed = [fingerprint(uses), fingerprint(closing_over(other)), fingerprint(uses)]
+    assert prints[0] == prints[2] != changed[0] == changed[2]
+    assert prints[1] != changed[1]
+    assert fingerprint(closing_over(one)) == prints[1]
+    assert not loose_of(closing_over(one))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([1], [2]),
+        ({}, {"a": 1}),
+        ({1}, {2}),
+        (([1],), ([2],)),
+        (Counter(1), Counter(2)),
+        (threading.Lock(), object()),
+        (None, threading.Lock()),
+        (len, print),
+        (closing_over(1), closing_over(2)),
+        (Colour, Level),
+        (os, re),
+        (LLM(timeout=1, attempts=1), LLM(timeout=2)),
+        (MockLLM(["a"]), MockLLM(["b"])),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_may_change_or_is_called_has_no_part(
+    one: object, other: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists, objects, functions, classes, modules of a module; nor what does not change an answer."""
+
+    def uses() -> object:
+        return CONSTANT  # type: ignore[name-defined] # noqa: F821
+
+    monkeypatch.setitem(globals(), "CONSTANT", one)
+    before = fingerprint(uses)
+    monkeypatch.setitem(globals(), "CONSTANT", other)
+    assert fingerprint(uses) == before
+
+
+def test_a_state_that_it_changes_itself_has_no_part() -> None:
+    """A counter, say; the code of who else changes it can't be known."""
+    count, seen = 0, 0
+
+    def counts(x: int) -> int:
+        def inner() -> None:
+            nonlocal count
+            count += 1
+
+        inner()
+        global TOTAL
+        TOTAL = globals().get("TOTAL", 0) + 1
+        return x + seen
+
+    before = fingerprint(counts)
+    counts(1)
+    assert (count, fingerprint(counts)) == (1, before)
+    seen = 1
+    assert fingerprint(counts) != before
+
+
+def test_functions_around_count_by_their_code_and_all_that_they_take() -> None:
+    """Since each step that is made so may have another: decorated ones, partials, methods, ones that call each other."""
+
+    def calling(fn: Callable[..., object]) -> Callable[..., object]:
+        return lambda x: fn(x)
+
+    def more(by: int, how: str = "") -> Callable[..., object]:
+        return lambda x, how=how: x + by
+
+    def recursive(by: int) -> Callable[..., object]:
+        def even(x: int) -> object:
+            return x == by or odd(x - 1)
+
+        def odd(x: int) -> object:
+            return x != by and even(x - 1)
+
+        return even
+
+    plain = step(more(1))
+    fns: list[Any] = [
+        more(1),
+        more(2),
+        more(1, "x"),
+        partial(pow, 2),
+        partial(pow, 3),
+        len,
+        "a".join,
+        "b".join,
+    ]
+    fns += [
+        Pair(1, "x").count,
+        Pair(1, "y").count,
+        recursive(1),
+        recursive(2),
+        Colour,
+        Level,
+        Rates(1).__eq__,
+    ]
+    fns += [plain, with_options(plain, model="offline"), with_options(plain, name="other")]
+    prints = [fingerprint(calling(fn)) for fn in fns]
+    assert len({*prints}) == len(fns)
+    assert not any(loose_of(calling(fn)) for fn in fns)
+    again = [more(1), "a".join, recursive(1), step(more(1))]
+    assert [prints.index(fingerprint(calling(fn))) for fn in again] == [0, 6, 10, 15]
+
+
+def test_it_looks_below_decorators() -> None:
+    """At what they took, and at the function that they wrap, with its defaults."""
+
+    def times(n: int) -> Callable[[Any], Any]:
+        def around(fn: Any) -> Any:
+            lock = threading.Lock()
+
+            @wraps(fn)
+            def inner(*args: Any) -> Any:
+                with lock:
+                    return fn(*args) * n
+
+            return inner
+
+        return around
+
+    def made(add: int, rate: int, n: int) -> Any:
+        if add == 1:
+
+            def tax(x: int, rate: int = rate) -> int:
+                return x * rate + 1
+        else:
+
+            def tax(x: int, rate: int = rate) -> int:
+                return x * rate + 2
+
+        return times(n)(tax)
+
+    prints = [fingerprint(made(*how)) for how in [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (1, 1, 1)]]
+    assert len({*prints}) == 4
+    assert prints[0] == prints[4]
+    assert loose_of(made(1, 1, 1)) == ()  # a decorator may hold what it likes
+
+
+def test_which_variable_is_taken_counts() -> None:
+    """Also where both have the same value."""
+
+    def make(net: int, gross: int) -> list[Any]:
+        def one(x: int) -> int:
+            return x * net
+
+        def other(x: int) -> int:
+            return x * gross
+
+        return [one, other]
+
+    one, other = make(1, 1)
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_what_no_fingerprint_can_tell_is_named() -> None:
+    """By its variable and its type; also what a function that is followed takes."""
+    client, words, later = threading.Lock(), ["a"], 1
+
+    def helper() -> object:
+        return client
+
+    def uses() -> object:
+        return helper(), words, later
+
+    assert loose_of(uses) == ("client (a lock)", "words (a list)")
+
+
+def test_an_object_that_is_not_ready_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a proxy for what is there within a request only."""
+
+    class Proxy:
+        @property
+        def __class__(self) -> type:  # type: ignore[override]
+            raise RuntimeError("outside of a request")
+
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError(name)
+
+    monkeypatch.setitem(globals(), "CONSTANT", Proxy())
+
+    def uses() -> object:
+        return CONSTANT  # type: ignore[name-defined] # noqa: F821
+
+    assert fingerprint(uses)
+
+
+def test_a_variable_that_is_bound_later_is_seen() -> None:
+    """One that has no value yet does no harm."""
+
+    def make() -> Iterator[Any]:
+        def uses() -> int:
+            return later
+
+        yield uses
+        later = 5
+        yield uses
+
+    made = make()
+    before = fingerprint(next(made))
+    assert fingerprint(next(made)) != before
+
+
+def test_methods_that_call_their_class_count_by_their_code() -> None:
+    """``super()`` takes the class itself from around."""
+
+    class Base:
+        def price(self) -> int:
+            return 1
+
+    class Shop(Base):
+        def price(self) -> int:
+            return super().price() + 1
+
+    assert loose_of(Shop.price) == ()
+    assert fingerprint(Shop().price) == fingerprint(Shop.price)
+
+
+SCRIPT = """
+from flowlet import LLM, prompt, untrusted
+from flowlet._fingerprint import fingerprint
+from test_fingerprint import CONSTANTS, closing_over
+
+WORDS = frozenset({"a", "b", "c", "d", "e"})
+def uses(x): return x in {"k", "l", "m", "n"} and x in WORDS and (lambda y: y in {1, "z"})(x)
+print(fingerprint(uses), *(fingerprint(closing_over(value)) for pair in CONSTANTS for value in pair))
+"""
+
+
+def test_it_is_the_same_in_every_process() -> None:
+    """Whatever the seeds of hashes are, and wherever objects lie."""
+    found = set()
+    for seed in ("0", "1", "2", "random"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent)}
+        done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.add(done.stdout)
+    assert len(found) == 1
