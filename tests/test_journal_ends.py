@@ -1,11 +1,13 @@
 """Runs with a journal that end otherwise than by themselves: each can be resumed at once, and nothing is lost."""
 
+import gc
 import os
 import random
 import re
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from functools import partial
 from io import StringIO
@@ -437,6 +439,16 @@ def test_a_method_leaves_its_object_out_when_it_says_so(journal: MemoryJournal) 
     assert ran == ["last"]
     with pytest.raises(InputError, match=r"(?s)self: .*ExcludeFromKey"):
         run(kept(lambda: Shop("a").unmarked(), MemoryJournal()))
+
+
+def test_a_kept_method_does_not_keep_its_object_alive(journal: MemoryJournal) -> None:
+    """What is remembered of its code is the function's."""
+    shop = Shop("a")
+    gone = weakref.ref(shop)
+    assert run(kept(shop.price, journal), "tea") == "tea at a"
+    del shop
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_store_of_another_that_fails_as_it_likes_is_a_journal_error() -> None:
