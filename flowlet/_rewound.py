@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from itertools import dropwhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from attrs import evolve
 
@@ -105,9 +105,10 @@ def undone(entries: Sequence[Entry], step: str) -> list[Entry]:
         latest.pop(entry.key, None)
         latest[entry.key] = entry  # at the end: what was made again became known again
     del latest[""]
-    first = _first(latest, step, entries[0].run_id)
-    later = dict(dropwhile(lambda item: item[0] != first, latest.items()))
-    below = {key: one for key, one in latest.items() if _is_below(key, first, latest)}
+    made = {key: one for key, one in latest.items() if one.state != "pending"}
+    first = _first(made, step) or _first(latest, step) or _unknown(latest, step, entries[0].run_id)
+    later = dict(dropwhile(lambda item: item[0] != first, made.items()))
+    below = {key: one for key, one in made.items() if _is_below(key, first, latest)}
     now = time.time()
     opened = [evolve(one, state="pending", value="", error="", at=now) for one in (below | later).values()]
     return [*opened, evolve(entries[0], state="pending", at=now)]
@@ -120,10 +121,11 @@ def _is_below(key: str, above: str, latest: Mapping[str, Entry]) -> bool:
     return key == above
 
 
-def _first(latest: Mapping[str, Entry], step: str, run_id: str) -> str:
+def _first(known: Mapping[str, Entry], step: str) -> str | None:
     """The key of the first call of *step*."""
-    for key, entry in latest.items():
-        if entry.name == step:
-            return key
-    names = dict.fromkeys(entry.name for entry in latest.values() if entry.kind != "call")
+    return next((key for key, entry in known.items() if entry.name == step), None)
+
+
+def _unknown(known: Mapping[str, Entry], step: str, run_id: str) -> NoReturn:
+    names = dict.fromkeys(entry.name for entry in known.values() if entry.kind != "call")
     raise JournalError(f"run {run_id!r} has no recorded step {step!r}; it has {', '.join(names) or 'none'}")

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import anyio
@@ -683,6 +684,30 @@ def test_rewind_keeps_what_came_before_in_a_child_run(journal: MemoryJournal) ->
     rewind("r", "sync_body", journal)
     assert resume("r", parent, journal=journal) == 11
     assert steps.ran[2:] == ["add 1", "double 2", "add 4", "add 1", "double 1"]
+
+
+@pytest.mark.parametrize("end", ["made", "killed", "other"])
+def test_a_second_rewind_keeps_what_the_first_made_again(journal: MemoryJournal, end: str) -> None:
+    """Also where the step of the second was not made again, or with other arguments."""
+    given = 3
+
+    @workflow
+    def measured() -> int:
+        doubled = run(double, 1)
+        if end == "killed" and given == 4:
+            raise Killed
+        return doubled + add(given)
+
+    assert run(kept(measured, journal)) == 6
+    rewind("r", "double", journal)
+    given = 3 if end == "made" else 4
+    with pytest.raises(Killed) if end == "killed" else nullcontext():
+        resume("r", measured, journal=journal)
+    rewind("r", "add", journal)
+    steps.ran.clear()
+    given = 5
+    assert resume("r", measured, journal=journal) == 8
+    assert steps.ran == ["add 5"]
 
 
 def test_the_setting_names_the_journal(tmp_path: Any, backend: str) -> None:
