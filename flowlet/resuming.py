@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RecordedRun",
     "aresume",
+    "forget_old",
     "forget_runs",
     "recorded",
     "recorded_runs",
@@ -291,3 +292,29 @@ def forget_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal |
             claims.enter_context(_claimed(store, run_id))
         store.forget(run_ids)
     store.expire(time.time())
+
+
+def forget_old(
+    is_old: Callable[[JournalledRun], bool],
+    runs: Sequence[JournalledRun],
+    journal: str | PathLike[str] | Journal | None,
+) -> list[str]:
+    """Drop those of *runs* that are old, also when looked at again under a claim, as :func:`forget_runs` does; tell them.
+
+    One that somebody executes is left.
+    """
+    store = _store(journal)
+    with ExitStack() as claims:
+        dropped = [run.run_id for run in runs if is_old(run) and _still(is_old, run.run_id, store, claims)]
+        store.forget(dropped)
+    store.expire(time.time())
+    return dropped
+
+
+def _still(is_old: Callable[[JournalledRun], bool], run_id: str, store: Journal, claims: ExitStack) -> bool:
+    """Whether the run can be claimed, which is added to *claims*, and is old all the same."""
+    if store.claim(run_id) is not None:
+        return False
+    claims.callback(store.release, run_id)
+    run = store.run(run_id)
+    return run is not None and is_old(run)

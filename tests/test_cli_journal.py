@@ -14,6 +14,7 @@ import pytest
 
 from flowlet import rewind
 from flowlet.cli import main
+from flowlet.entries import Entry
 from flowlet.journals import SQLiteJournal
 
 FLOWS = """\
@@ -182,6 +183,28 @@ def test_prune_drops_old_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "0 runs dropped\n1 run dropped\n"
     assert main(["prune", "--older-than", "soon"]) == 2
     assert "write a number and s, m, h, d or w: 30d" in capsys.readouterr().err
+
+
+def test_prune_looks_again_at_what_it_has_claimed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that somebody went on with meanwhile, or executes now, is left; others are dropped."""
+    Path("fail").touch()
+    for name in ("went on", "executed", "old"):
+        run_it("--run-id", name)
+    Path("fail").unlink()
+    claim, journal = SQLiteJournal.claim, SQLiteJournal(os.environ["FLOWLET_JOURNAL"])
+
+    def late(self: SQLiteJournal, run_id: str) -> str | None:
+        if run_id == "went on":
+            journal.append([Entry(run_id, "", "run", "talk", "completed", value='"tea"', at=time.time())])
+        return "process 1" if run_id == "executed" else claim(self, run_id)
+
+    monkeypatch.setattr(SQLiteJournal, "claim", late)
+    assert main(["prune", "--older-than", "0s", "--state", "failed", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out[out.index('{\n  "dropped') :]) == {"dropped": ["old"]}
+    assert {run.run_id: run.owner for run in journal.runs()} == {"executed": None, "went on": None}
 
 
 def test_prune_drops_what_has_expired_in_the_cache(capsys: pytest.CaptureFixture[str]) -> None:

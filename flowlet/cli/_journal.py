@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -18,7 +18,16 @@ from ..entries import ChangedCode, Entry, JournalledRun
 from ..errors import DamagedRuns, InputError
 from ..messages import Completion
 from ..metrics import Usage
-from ..resuming import RecordedRun, forget_runs, recorded, recorded_runs, resumable, rewound, unknown_runs
+from ..resuming import (
+    RecordedRun,
+    forget_old,
+    forget_runs,
+    recorded,
+    recorded_runs,
+    resumable,
+    rewound,
+    unknown_runs,
+)
 from . import _codes
 from ._errors import tell
 from ._run import Request, execute
@@ -215,9 +224,13 @@ def prune_runs(names: Sequence[str], age: str | None, state: str, journal: str |
     unknown = unknown_runs(names, journal)
     if unknown:
         raise InputError(f"there is no run {', '.join(map(repr, unknown))} in the journal; none was dropped")
-    runs, fault = ((), None) if age is None else _known(journal)
-    dropped = list(names) if age is None else _older(age, state, runs)
-    forget_runs(dropped, journal)
+    if age is None:
+        dropped, fault = list(names), None
+        forget_runs(dropped, journal)
+    else:
+        is_old = _older(age, state)
+        runs, fault = _known(journal)
+        dropped = forget_old(is_old, runs, journal)
     if as_json:
         write_json({"dropped": dropped})
     elif names:
@@ -227,13 +240,9 @@ def prune_runs(names: Sequence[str], age: str | None, state: str, journal: str |
     return _told(fault)
 
 
-def _older(age: str, state: str, runs: Sequence[JournalledRun]) -> list[str]:
+def _older(age: str, state: str) -> Callable[[JournalledRun], bool]:
     found = _AGE.fullmatch(age.strip())
     if found is None:
         raise InputError(f"--older-than {age!r} is no age; write a number and s, m, h, d or w: 30d")
     oldest = time.time() - float(found[1]) * _SECONDS[found[2]]
-    return [
-        run.run_id
-        for run in runs
-        if run.state == state and run.owner is None and (run.ended or run.started) < oldest
-    ]
+    return lambda run: run.state == state and (run.ended or run.started) < oldest
