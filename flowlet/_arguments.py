@@ -74,7 +74,7 @@ def _written(p: Parameter, value: Any, exact: bool) -> tuple[JsonValue, tuple[st
     stands_for = None if exact else getattr(type(cast("object", value)), "__flowlet_key__", None)
     if stands_for is not None:
         return stands_for(value), ()
-    return walked(write, Walk(p.name, json=False, exact=exact), _whole(p), value)
+    return walked(write, Walk(p.name, json=False, use="kept" if exact else "key"), _whole(p), value)
 
 
 def _whole(p: Parameter) -> Shape:
@@ -97,7 +97,7 @@ def read_back(
     faults: list[str] = []
     for at, p in enumerate(signature.parameters):
         if p.name in data:
-            value, more = walked(read, Walk(p.name, json=True), _whole(p), data[p.name])
+            value, more = walked(read, Walk(p.name, json=True, use="kept"), _whole(p), data[p.name])
             faults += more
         elif others is not None:
             value = others[p.name]

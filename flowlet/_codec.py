@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._data.checking import check as _check
 from ._data.checking import walked
-from ._data.faults import Walk
+from ._data.faults import Use, Walk
 from ._data.reading import load, load_wrapped, parse, read
 from ._data.shapes import is_object
 from ._data.shaping import shape_of
@@ -37,13 +37,15 @@ def check(value: object, hint: Any) -> tuple[str, ...]:
     return walked(_check, Walk("$", json=False), shape_of(hint), value)[1]
 
 
-def from_json(data: JsonValue, hint: TypeForm[T]) -> T:
-    """Read JSON *data* as *hint*.
+def from_json(data: JsonValue, hint: TypeForm[T], *, use: Use = "json") -> T:
+    """Read JSON *data*, which was written for the same *use*, as *hint*.
 
     Raises:
         InputError: *data* does not fit; every fault has its path.
     """
-    found: T = _done("the JSON does not fit", *walked(read, Walk("$", json=True), shape_of(hint), data))
+    found: T = _done(
+        "the JSON does not fit", *walked(read, Walk("$", json=True, use=use), shape_of(hint), data)
+    )
     return found
 
 
@@ -60,18 +62,19 @@ def from_text(text: str, hint: TypeForm[T]) -> T:
     return found
 
 
-def to_json(value: object, hint: Any = Any, *, exact: bool = False) -> JsonValue:
+def to_json(value: object, hint: Any = Any, *, use: Use = "json") -> JsonValue:
     """Write *value* as JSON data that :func:`from_json` reads back under the same *hint*.
 
-    With no hint the value speaks for itself, so members of a union that *hint* would tell carry no tag;
-    when it is to be *exact*, what has no hint must be plain JSON.
+    With no hint the value speaks for itself, so members of a union that *hint* would tell carry no tag.
+    Data to be kept has the marks of untrusted texts, and is plain JSON where there is no hint. A key tells
+    values apart that are not equal under the hint, and is not read back.
 
     Raises:
         InputError: a part of *value* can't be JSON, does not fit, or would be read back as something else.
     """
     found: JsonValue = _done(
         "the value can't be written as JSON",
-        *walked(write, Walk("$", json=False, exact=exact), shape_of(hint), value),
+        *walked(write, Walk("$", json=False, use=use), shape_of(hint), value),
     )
     return found
 

@@ -3,6 +3,8 @@
 The fence is a line with a code before the text and one after it. Nobody can know the code beforehand: it is made of the
 text and of a key that this process drew by lot. So a text cannot end its own fence, and the same text has the same
 fence again, which caches of providers need. What tells requests apart, in recordings and journals, leaves codes out.
+
+In JSON that is to be read back the mark is a word before the text; other texts that begin like it get a word, too.
 """
 
 from __future__ import annotations
@@ -14,12 +16,17 @@ from typing import Final
 
 from ._data.parts import parts_of
 
-__all__ = ["Untrusted", "holds_untrusted", "untrusted", "without_codes"]
+__all__ = ["OPEN", "Untrusted", "holds_untrusted", "kept_text", "read_text", "untrusted", "without_codes"]
 
 _KEY: Final = os.urandom(32)
 _LETTERS = str.maketrans(
     "0123456789abcdef", "abcdefghijklmnop"
 )  # no digits, which could look like a number of somebody
+OPEN: Final = "⟦"
+"""What begins a text in JSON that is not to be read as it is written."""
+
+_MARK: Final = f"{OPEN}untrusted⟧ "
+_PLAIN: Final = f"{OPEN}text⟧ "
 _CODE = re.compile(r"\[untrusted ([a-p]{16}):")
 
 
@@ -73,6 +80,21 @@ def holds_untrusted(value: object) -> bool:
             seen.add(id(one))
             open_ += [part for _, part in parts_of(one) or ()]
     return False
+
+
+def kept_text(text: str) -> str:
+    """Write *text* so that :func:`read_text` gives it back with its mark; most texts stay as they are."""
+    plain = str.__str__(text)
+    if isinstance(text, Untrusted):
+        return _MARK + plain
+    return _PLAIN + plain if plain.startswith(OPEN) else plain
+
+
+def read_text(text: str) -> str:
+    """Read what :func:`kept_text` wrote."""
+    if text.startswith(_MARK):
+        return Untrusted(text[len(_MARK) :])
+    return text.removeprefix(_PLAIN)
 
 
 def _code(text: str) -> str:

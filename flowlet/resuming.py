@@ -60,14 +60,14 @@ class RecordedRun(Shown):
 
     @property
     def inputs(self) -> Mapping[str, JsonValue]:
-        """The inputs, by name."""
-        return cast("dict[str, JsonValue]", json.loads(self._own[0].inputs))
+        """The inputs, by name; texts from outside have their marks."""
+        return from_json(json.loads(self._own[0].inputs), dict[str, Any], use="kept")
 
     @property
     def result(self) -> JsonValue:
-        """The result as JSON; None where there is none (yet)."""
+        """The result as JSON, with the marks of texts from outside; None where there is none (yet)."""
         value = self._own[-1].value
-        return cast("JsonValue", json.loads(value)) if value else None
+        return from_json(json.loads(value), Any, use="kept") if value else None
 
     @property
     def error(self) -> str | None:
@@ -168,7 +168,8 @@ def resumable(
     if changed_code is not None:
         options["changed_code"] = changed_code
     spec = spec_of(fn)
-    args, kwargs = read_back(signature_of(fn if spec is None else bare(fn, spec), called=True), found.inputs)
+    signature = signature_of(fn if spec is None else bare(fn, spec), called=True)
+    args, kwargs = read_back(signature, json.loads(found.entries[0].inputs))
     return with_options(fn, **cast("Options", options)), args, kwargs
 
 

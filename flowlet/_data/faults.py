@@ -10,6 +10,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
 from reprlib import Repr
+from typing import Literal
 from uuid import UUID
 
 from attrs import define, field
@@ -26,6 +27,10 @@ _DATA: tuple[type, ...] = (
 )
 
 
+Use = Literal["json", "kept", "key"]
+"""What JSON is for: to be read by anybody, to be read back as the same, or to tell one value from another."""
+
+
 class TooDeep(Exception):
     """A value is nested deeper than DEPTH levels; the message is its fault."""
 
@@ -34,8 +39,7 @@ class TooDeep(Exception):
 class Walk:
     """A walk through one value: where it is, and what it found wrong so far.
 
-    *json* says that the value is JSON, so faults speak JSON; *exact*, that what has no hint must be plain
-    JSON, since it could not be read back otherwise. *closest* is the depth of the fault that is
+    *json* says that the value is JSON, so faults speak JSON. *closest* is the depth of the fault that is
     nearest to the root. Past MOST faults the rest is only counted.
     """
 
@@ -45,7 +49,7 @@ class Walk:
     faults: list[str] = field(factory=list[str])
     more: int = 0
     closest: int = DEPTH + 1
-    exact: bool = False
+    use: Use = "json"
 
     def enter(self, key: str | int) -> None:
         """Go down to *key*.
@@ -83,7 +87,7 @@ class Walk:
 
     def fork(self) -> Walk:
         """A walk that goes on from here with faults of its own."""
-        return Walk(self.root, self.json, self.path.copy(), exact=self.exact)
+        return Walk(self.root, self.json, self.path.copy(), use=self.use)
 
     def adopt(self, other: Walk) -> None:
         """Take the faults of a fork over."""

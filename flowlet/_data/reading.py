@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .._fence import read_text
 from .checking import Visit, first, same_keys
 from .faults import TooDeep, Walk, cut, key_step
 from .scalars import NOTHING, TEXT, Scalar, kind_of
 from .shapes import (
+    ANYTHING,
     Alias,
     Anything,
     Choice,
@@ -37,11 +39,11 @@ def parse(walk: Walk, shape: Shape, text: str) -> Any:
     shape = core(shape)
     if isinstance(shape, Scalar):
         try:
-            return shape.parse(text)
+            return _marked(walk, shape, shape.parse(text))
         except (ValueError, OverflowError):
             return walk.misfit(shape.json_words, text)
     if isinstance(shape, Anything):
-        return text
+        return _marked(walk, TEXT, text)
     if isinstance(shape, Choice):
         found = [value for data, value in shape.pairs if key_text(data) == text]
         return found[0] if found else walk.misfit(words(shape, as_json=True), text)
@@ -89,7 +91,8 @@ def _read_through(walk: Walk, shape: Described | Alias, data: Any) -> Any:
 
 
 def _read_anything(walk: Walk, shape: Anything, data: Any) -> Any:
-    return data
+    plain = None if walk.use == "json" else _PLAIN.get(kind_of(data))
+    return data if plain is None else _READS[type(plain)](walk, plain, data)
 
 
 def _read_opaque(walk: Walk, shape: Opaque, data: Any) -> None:
@@ -99,10 +102,15 @@ def _read_opaque(walk: Walk, shape: Opaque, data: Any) -> None:
 def _read_scalar(walk: Walk, shape: Scalar, data: Any) -> Any:
     if kind_of(data) in shape.kinds:
         try:
-            return shape.read(data)
+            return _marked(walk, shape, shape.read(data))
         except (ValueError, OverflowError):
             pass
     return _misfit(walk, shape, data)
+
+
+def _marked(walk: Walk, shape: Scalar, value: Any) -> Any:
+    """Give a text that was written to be read back the mark that it had."""
+    return read_text(value) if shape is TEXT and walk.use == "kept" else value
 
 
 def _read_choice(walk: Walk, shape: Choice, data: Any) -> Any:
@@ -232,6 +240,11 @@ def _parse_union(walk: Walk, shape: OneOf, text: str) -> Any:
     return _misfit(walk, shape, text) if tried is None else tried[1]
 
 
+_PLAIN: Mapping[str, Shape] = {
+    "string": TEXT,
+    "array": Items((list,), list, "a list", ANYTHING),
+    "object": Table((dict,), dict, TEXT, ANYTHING),
+}
 _VALUE = Choice("", (("value", "value"),))
 _READS: Mapping[type, Visit] = {
     Scalar: _read_scalar,

@@ -1,4 +1,7 @@
-"""Writing typed Python as JSON data. What would be read back as something else is a fault."""
+"""Writing typed Python as JSON data. What would be read back as something else is a fault.
+
+A key is never read back, so it may hold more: where a hint leaves open what a value is, its type is told with it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from .._fence import OPEN, Untrusted, kept_text
 from .checking import Visit, first, fits, same_keys
 from .faults import Walk, key_step
 from .reading import chosen, parse
-from .scalars import NOTHING, Scalar, kind_of
+from .scalars import NOTHING, TEXT, Scalar, kind_of
 from .shapes import (
+    ANYTHING,
     Anything,
     Choice,
     Items,
@@ -33,7 +38,9 @@ def write(walk: Walk, shape: Shape, value: Any) -> Any:
         own = shape_of_value(value)
         if own is None or isinstance(own, Anything | Opaque):
             return walk.fault(f"{walk.shown(value)} can't be written as JSON")
-        if walk.exact and type(value) not in _PLAIN:
+        if walk.use != "json" and type(value) not in _PLAIN:
+            if walk.use == "key":
+                return _typed(value, write(walk, own, value))
             return walk.fault(f"{walk.shown(value)} needs a hint of its type by which it is read back")
         shape = own
     if not fits(shape, value):
@@ -49,6 +56,8 @@ def is_plain(value: Any) -> bool:
 
 
 def _is_sound(text: str) -> bool:
+    if text.startswith(OPEN):
+        return False
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate
@@ -72,6 +81,11 @@ def types_as_is(shape: Shape) -> frozenset[type]:
     return _NO_TYPES
 
 
+def _typed(value: object, data: Any) -> dict[str, Any]:
+    """Tell the type of *value* with its *data*; no mapping looks like that, as keys that begin so are changed."""
+    return {f"{OPEN}{type(value).__qualname__}⟧": data}
+
+
 def _misfit(walk: Walk, shape: Shape, value: Any) -> None:
     walk.misfit(words(shape, as_json=False), value)
 
@@ -82,9 +96,10 @@ def _write_opaque(walk: Walk, shape: Opaque, value: Any) -> None:
 
 def _write_scalar(walk: Walk, shape: Scalar, value: Any) -> Any:
     try:
-        return shape.write(value)
+        data = shape.write(value)
     except ValueError:
         return walk.misfit(f"{shape.json_words} that JSON can hold", value)
+    return kept_text(value) if shape is TEXT and walk.use != "json" else data
 
 
 def _write_choice(walk: Walk, shape: Choice, value: Any) -> Any:
@@ -125,6 +140,9 @@ def _write_table(walk: Walk, shape: Table, value: Mapping[Any, Any]) -> Any:
 
 
 def _write_key(walk: Walk, shape: Shape, key: Any) -> str:
+    if walk.use == "key":
+        data = write(walk, shape, key)
+        return data if isinstance(data, str) else f"{OPEN}key⟧ {json.dumps(data, sort_keys=True)}"
     if isinstance(core(shape), Anything) and not isinstance(key, str):
         walk.misfit("a key that is text", key)
         return ""
@@ -141,6 +159,8 @@ def _write_record(walk: Walk, shape: Record, value: Any) -> Any:
     if shape.is_dict:
         same_keys(walk, shape, value)
     elif type(value) is not shape.cls:
+        if walk.use == "key":
+            return write(walk, ANYTHING, value)
         return walk.fault(f"{walk.shown(value)} would be read back as {shape.name}")
     found: dict[str, Any] = {}
     for field in shape.fields:
@@ -168,6 +188,8 @@ def _write_union(walk: Walk, shape: OneOf, value: Any) -> Any:
     if shape.tag is not None and isinstance(member, Record):
         return data if shape.tag.own else {shape.tag.key: shape.tag.of(member), **data}
     if len(shape.by_kind[kind_of(data)]) > 1:
+        if walk.use == "key":
+            return _typed(value, data)
         _warn_of_another(walk, shape, member, data, value)
     return data
 
@@ -182,7 +204,7 @@ def _warn_of_another(walk: Walk, shape: OneOf, member: Shape, data: Any, value: 
 
 
 _AS_IS: frozenset[type] = frozenset((str, bool, int, type(None)))  # a float may be no number
-_PLAIN = (str, int, float, bool, type(None), list, dict)
+_PLAIN = (str, int, float, bool, type(None), list, dict, Untrusted)
 _WRITES: Mapping[type, Visit] = {
     Scalar: _write_scalar,
     Opaque: _write_opaque,

@@ -200,7 +200,7 @@ def text_of(value: object, hint: Any, what: str) -> str:
         InputError: it can't be, or it holds a registered secret; *what* it is is told with every fault.
     """
     try:
-        text = _encoded(to_json(value, hint, exact=True))
+        text = _encoded(to_json(value, hint, use="kept"))
     except InputError as exc:
         raise InputError(f"{what} can't be kept", exc.faults) from None
     return _without_secret(text, lambda: what)
@@ -212,7 +212,7 @@ def value_of(text: str, hint: Any) -> Any:
     Raises:
         InputError: it does not fit *hint*.
     """
-    return from_json(json.loads(text), hint)
+    return from_json(json.loads(text), hint, use="kept")
 
 
 def given_back(text: str, hint: Any, what: str) -> Any:

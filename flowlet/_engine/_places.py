@@ -79,7 +79,7 @@ def _lane(frame: Frame, item: object) -> str:
     assert frame.run.place is not None
     stands_for = getattr(type(item), "__flowlet_key__", None)
     try:
-        told = canonical({"": to_json(item) if stands_for is None else stands_for(item)})
+        told = canonical({"": to_json(item, use="key") if stands_for is None else stands_for(item)})
     except Exception:  # noqa: BLE001 -- an object of the user's, which may raise what it likes; it is no data
         told = ""
     key: str = frame.run.place.session.key_of(path_at(frame), "", told)
