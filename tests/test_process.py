@@ -118,7 +118,7 @@ def python(code: str, backend: str = "asyncio", interrupts: int = 0) -> Ended:
         assert child.stdout is not None
         try:
             first = child.stdout.readline() if interrupts else ""
-            time.sleep(0.05 * bool(interrupts))  # until it sleeps: right before a call into C, Python sees no signal
+            time.sleep(0.05 * interrupts)  # right before a call that blocks, Python sees no signal
             began = time.monotonic()
             for _ in range(interrupts):
                 child.send_signal(signal.SIGINT)
