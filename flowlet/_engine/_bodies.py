@@ -120,7 +120,7 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
     port = run.port = current_port()
     frame = Frame(run, run.scope)
     begin(run, frame)
-    limit = run.limit = anyio.CancelScope()
+    limit = run.limit = port.limit()
     run.scope.on_stop(run.cancel_task)
     timer = None if run.deadline is None else process.of(Watch).at(run.deadline, partial(expire, run))
     exc = result = None

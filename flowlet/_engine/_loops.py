@@ -64,6 +64,8 @@ class Port:
     """
 
     library: str
+    limit: Callable[[], Any]
+    """Makes a block that can be cancelled, with ``cancel()``."""
 
     def __init__(self) -> None:
         self._calls: deque[Callable[[], object]] = deque()
@@ -150,6 +152,7 @@ class _AsyncioPort(Port):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
+        self.limit = anyio.CancelScope
         self._loop = weakref.ref(loop)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -212,6 +215,7 @@ class _TrioPort(Port):
         super().__init__()
         self._token = weakref.ref(token)
         self.lowlevel = trio.lowlevel
+        self.limit = trio.CancelScope  # anyio's is one around it
 
     def _soon(self, fn: Callable[[], None]) -> None:
         _alive(self._token).run_sync_soon(fn)
