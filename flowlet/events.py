@@ -192,12 +192,16 @@ class LoopRetired(Value):
 
 @frozen(eq=False, repr=False)
 class CodeChanged(Value):
-    """The code of *step* has changed since the journal kept its result, which was reused or not as *policy* says."""
+    """The code of *step* has changed since the journal kept its result, which was reused or not as *policy* says.
+
+    *kind* says what *step* is: a step, or a workflow that ran as a child or has completed.
+    """
 
     run: RunInfo
     at: float
     step: str
     policy: ChangedCode
+    kind: Literal["step", "workflow"] = "step"
 
 
 @frozen(eq=False, repr=False)

@@ -101,7 +101,7 @@ class Heard:
             self.events.append(event)
             self._changed.notify_all()
 
-    def of(self, kind: type, **facts: object) -> list[Event]:
+    def of(self, kind: type, /, **facts: object) -> list[Event]:
         return [
             event
             for event in list(self.events)

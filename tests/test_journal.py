@@ -1,5 +1,6 @@
 """Runs that are recorded and resumed: what is kept, what is found again, and what is told when it can't be."""
 
+import functools
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
@@ -34,7 +35,7 @@ from flowlet import (
     with_options,
     workflow,
 )
-from flowlet.entries import Entry
+from flowlet.entries import ChangedCode, Entry
 from flowlet.events import BodyDiverged, CodeChanged
 from flowlet.journals import MemoryJournal
 from flowlet.testing import MockProvider
@@ -486,7 +487,7 @@ def interrupted(journal: MemoryJournal) -> MemoryJournal:
 def test_changed_code_suspends_the_run(interrupted: MemoryJournal, heard: Heard) -> None:
     """Unless something else is asked for; then the run can still be resumed."""
     body = changing("new")[1]
-    with pytest.raises(JournalError, match="the code of 'changed' has changed"):
+    with pytest.raises(JournalError, match="the code of step 'changed', or a constant .*, has changed"):
         resume("r", body, journal=interrupted)
     assert recorded("r", interrupted).run.state == "running"
     assert heard.of(CodeChanged, step="changed", policy="error")
@@ -536,6 +537,156 @@ def test_changed_code_runs_again_when_asked(interrupted: MemoryJournal, heard: H
     assert resume("r", changing("new")[1], journal=interrupted, changed_code="rerun") == 3
     assert steps.ran == ["new", "end"]
     assert heard.of(CodeChanged, step="changed", policy="rerun")
+
+
+RATE = 1
+"""A constant of the module that a step names."""
+
+
+@pytest.mark.parametrize("colour", ["def", "async def"])
+@pytest.mark.parametrize("where", ["module", "closure", "decorator"])
+def test_what_code_takes_from_outside_is_a_part_of_it(
+    where: str, colour: str, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """A constant of the module, a value of the function around, a function below a decorator."""
+
+    def made(rate: int) -> Any:
+        def price(x: int) -> int:
+            return x * (RATE if where == "module" else rate)
+
+        @functools.wraps(price)
+        def timed(x: int) -> int:
+            return price(x)
+
+        async def aprice(x: int) -> int:
+            return x * (RATE if where == "module" else rate)
+
+        @functools.wraps(aprice)
+        async def atimed(x: int) -> int:
+            return await aprice(x)
+
+        fn, afn = (timed, atimed) if where == "decorator" else (price, aprice)
+        one, other = step(name="price")(fn), step(name="price")(afn)
+
+        @workflow(name="body")
+        def body(x: int) -> int:
+            found = one(x) if colour == "def" else run(other, x)
+            steps.enter("end")
+            return found
+
+        return with_options(body, backend=backend)
+
+    steps.failing.add("end")
+    with pytest.raises(ValueError, match="end"):
+        run(kept(made(1), journal), 2)
+    steps.failing.clear()
+    monkeypatch.setitem(globals(), "RATE", 3)
+    with pytest.raises(JournalError, match="the code of step 'price', or a constant .*, has changed"):
+        resume("r", made(3), journal=journal)
+    assert resume("r", made(3), journal=journal, changed_code="reuse") == 2
+    rewind("r", "price", journal)
+    steps.failing.add("end")
+    with pytest.raises(ValueError, match="end"):
+        resume("r", made(3), journal=journal)
+    steps.failing.clear()
+    monkeypatch.setitem(globals(), "RATE", 4)
+    assert resume("r", made(4), journal=journal, changed_code="rerun") == 8
+
+
+def hinted(hint: Any, value: object, backend: str) -> Any:
+    """A body with steps that give *value*, of which the hint is *hint*."""
+    values = [value]
+
+    @step
+    def make(x: int) -> Any:
+        steps.enter("make")
+        return values[0]
+
+    @step
+    async def amake(x: int) -> Any:
+        steps.enter("amake")
+        return values[0]
+
+    make.__wrapped__.__annotations__["return"] = amake.__wrapped__.__annotations__["return"] = hint
+
+    @workflow
+    async def body(x: int) -> str:
+        found = [make(x), await amake(x)]
+        steps.enter("end")
+        return str(found)
+
+    return with_options(body, backend=backend)
+
+
+def test_a_result_that_does_not_fit_any_more_is_made_again_when_asked(
+    journal: MemoryJournal, backend: str, heard: Heard
+) -> None:
+    """Else it is an error that says how, and the run is suspended."""
+    steps.failing.add("end")
+    with pytest.raises(ValueError, match="end"):
+        run(kept(hinted(int, 1, backend), journal), 1)
+    steps.failing.clear()
+    changed = hinted(str, "one", backend)
+    for policy in ("error", "reuse"):
+        told = r"result of step 'make' does not fit .*found 1.*changed_code=\"rerun\".*flowlet rerun r --from make"
+        with pytest.raises(JournalError, match=told):
+            resume("r", changed, journal=journal, changed_code=policy)
+        assert recorded("r", journal).run.state == "running"
+    steps.ran.clear()
+    assert resume("r", changed, journal=journal, changed_code="rerun") == "['one', 'one']"
+    assert steps.ran == ["make", "amake", "end"]
+    assert [event.step for event in heard.of(CodeChanged)] == ["make", "amake"]
+    with pytest.raises(JournalError, match="result of workflow 'body' does not fit [^\n]*to make it again$"):
+        resume("r", bodies(int, backend)[1], journal=journal)
+
+
+def bodies(returns: Any, backend: str, more: int = 0) -> tuple[Any, Any]:
+    """A child and a body that runs it; both add *more*."""
+
+    @workflow
+    def child(x: int) -> int:
+        return add(x) + more
+
+    @workflow
+    async def body(x: int) -> int:
+        found = child(x) + more
+        steps.enter("end")
+        return found
+
+    body.__wrapped__.__annotations__["return"] = returns
+    return child, with_options(body, backend=backend)
+
+
+@pytest.mark.parametrize(("policy", "result"), [("reuse", 4), ("rerun", 6)])
+def test_the_changed_body_of_a_finished_child_is_changed_code(
+    policy: ChangedCode, result: int, journal: MemoryJournal, backend: str, heard: Heard
+) -> None:
+    """As that of a step is; and it is told as what it is. That of the run itself may change."""
+    steps.failing.add("end")
+    with pytest.raises(ValueError, match="end"):
+        run(kept(bodies(int, backend)[1], journal), 1)
+    steps.failing.clear()
+    changed = bodies(int, backend, more=2)[1]
+    with pytest.raises(JournalError, match="the code of workflow 'child', or a constant"):
+        resume("r", changed, journal=journal)
+    assert heard.of(CodeChanged, step="child", kind="workflow", policy="error")
+    assert resume("r", changed, journal=journal, changed_code=policy) == result
+
+
+def test_the_result_of_a_completed_run_can_be_fetched_whatever_its_code_is_now(
+    journal: MemoryJournal, backend: str, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That the code has changed is told; ``rerun`` runs the body again."""
+    run(kept(bodies(int, backend)[1], journal), 1)
+    changed = bodies(int, backend, more=2)[1]
+    steps.ran.clear()
+    for policy in (None, "error", "reuse"):
+        assert resume("r", changed, journal=journal, changed_code=policy) == 2
+    assert steps.ran == []
+    assert len(heard.of(CodeChanged, step="body", kind="workflow", policy="reuse")) == 3
+    assert "the code of workflow body has changed since its result was recorded: it was reused" in caplog.text
+    assert "suspended" not in caplog.text
+    assert resume("r", changed, journal=journal, changed_code="rerun") == 6
 
 
 def test_layout_and_comments_are_no_change(interrupted: MemoryJournal) -> None:

@@ -93,9 +93,9 @@ class Attempts:
     def known(self, request: Request, memo: Memo | None) -> Completion | None:
         """The answer that the journal has, booked as replayed."""
         found = None if memo is None or self.run is None else memo.known(self.run)
-        if memo is None or found is None:
+        if found is None:
             return None
-        answer: Completion = memo.value(found)
+        answer: Completion = found.value
         return self.attempt(request).answered(evolve(answer, replayed=True), 0.0)
 
     def attempt(self, request: Request, number: int = 1, memo: Memo | None = None) -> Attempt:

@@ -25,7 +25,7 @@ from ..events import CacheFailed
 from ..protocols import Journal
 from ..settings import Settings, process
 from ..specs import Spec
-from ._memo import canonical, given_back, text_of, value_of
+from ._memo import Found, canonical, given_back, text_of, value_of
 from ._writer import Journals
 
 
@@ -110,15 +110,6 @@ class Flights:
         finally:
             who.forget(land)
             land()
-
-
-class Found:
-    """A result that is known; it may be None."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
 
 
 @frozen(eq=False)

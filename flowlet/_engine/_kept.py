@@ -15,10 +15,10 @@ from ..entries import Entry
 from ..errors import RunStopped
 from ..settings import process
 from ..specs import Spec
-from ._cache import Flights, Found, Slot, slot_of
+from ._cache import Flights, Slot, slot_of
 from ._crossing import in_thread, park
 from ._loops import current_port, is_cancellation
-from ._memo import Memo, memo_of_step
+from ._memo import Found, Memo, memo_of_step
 from ._retry import Raised
 from ._session import OWN
 from ._threads import Latch, here_busy
@@ -94,9 +94,9 @@ class Kept:
         found = memo.known(self._run)
         if found is None:
             self._record.key = memo.key
-            return None
-        self._record.reused = "journal"
-        return Found(memo.value(found))
+        else:
+            self._record.reused = "journal"
+        return found
 
     def _cached(self, slot: Slot, call: Callable[[], Any]) -> Any:
         flights, scope = process.of(Flights), self._record.scope
@@ -199,13 +199,12 @@ async def abody(run: RunRecord, call: Callable[[], Awaitable[Any]]) -> Any:
 def _opened(run: RunRecord, memo: Memo) -> Found | None:
     """Begin, or give what is known."""
     found = _begun(run, memo) if memo.key == OWN else memo.known(run)
-    if found is None:
-        return None
-    run.reused = "journal"
-    return Found(memo.value(found))
+    if found is not None:
+        run.reused = "journal"
+    return found
 
 
-def _begun(run: RunRecord, memo: Memo) -> Entry | None:
+def _begun(run: RunRecord, memo: Memo) -> Found | None:
     """Take the run for this process, unless its result is known."""
     session = memo.session
     run.on_end(partial(_left, run, memo), first=True)  # whoever waits for the end may resume it
@@ -213,8 +212,9 @@ def _begun(run: RunRecord, memo: Memo) -> Entry | None:
         own = look()
         if own is not None:
             memo.check_same(own[0])
-            if own[1].state == "completed" and memo.usable(own[1], run):
-                return own[1]
+            found = memo.taken(own[1], run) if own[1].state == "completed" else None
+            if found is not None:
+                return found
     session.write(memo.opening())
     return None
 

@@ -34,6 +34,15 @@ SHOWN = 2000
 """How many characters of a step's arguments are kept, for people to read."""
 
 
+class Found:
+    """A result that is known; it may be None."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 class Memo:
     """A call, told from all others by its key."""
 
@@ -115,35 +124,56 @@ class Memo:
         return Entry(e.run_id, e.key, e.kind, e.name, state, e.parent, e.inputs, value, *told)
 
     def _what(self) -> str:
-        return f"the result of {_KINDS[self._entry.kind]} {self._entry.name!r}"
+        return f"the result of {self._whose()}"
 
-    def known(self, run: RunRecord) -> Entry | None:
-        """What the call gave before, if it may be used.
+    def known(self, run: RunRecord) -> Found | None:
+        """What the call gave before, if that is recorded and may be taken.
 
         Raises:
-            JournalError: the code has changed since, and the policy is to say so; the run is suspended.
+            JournalError: as for :meth:`taken`.
         """
         found = self.session.find(self._entry.key, self._entry.parent, self._entry.name)
-        return None if found is None or not self.usable(found, run) else found
+        return None if found is None else self.taken(found, run)
 
-    def usable(self, found: Entry, run: RunRecord) -> bool:
-        """Whether what the call gave before may be used, by the policy for code that has changed since.
+    def taken(self, found: Entry, run: RunRecord) -> Found | None:
+        """What the call gave before; None says to make it again, by the policy for code that has changed since.
+
+        The result of a run that has completed is a fact, which other code does not put in question.
 
         Raises:
-            JournalError: the policy is to say so; the run is suspended.
+            JournalError: the policy is to say so, or it does not fit the hint any more; the run is suspended.
         """
         own, session = self._entry, self.session
-        if found.code == own.code:
-            return True
-        session.tell_changed(run, own.name)
-        if session.policy == "error":
-            fault = JournalError(
-                f"the code of {own.name!r} has changed since run {session.run_id!r} recorded its result; "
-                'resume with changed_code="reuse" to take that result, or "rerun" to run it again'
-            )
-            session.suspend(fault)
-            raise fault
-        return session.policy == "reuse"
+        policy = "reuse" if own.key == OWN and session.policy == "error" else session.policy
+        if found.code != own.code:
+            session.tell_changed(run, own, policy)
+            if policy == "error":
+                raise self._suspended(
+                    f"the code of {self._whose()}, or a constant that it takes from outside, has changed since run "
+                    f'{own.run_id!r} recorded its result; resume with changed_code="reuse" to take that result, or '
+                    '"rerun" to run it again'
+                )
+            if policy == "rerun":
+                return None
+        try:
+            return Found(self.value(found))
+        except InputError as exc:
+            if policy == "rerun":
+                session.tell_changed(run, own, policy)
+                return None
+            raise self._suspended(
+                f"run {own.run_id!r}: the recorded result of {self._whose()} does not fit the hint that it has now: "
+                f'{"; ".join(exc.faults)}; resume with changed_code="rerun" to make it again'
+                + (f", or:  flowlet rerun {own.run_id} --from {own.name}" if own.key != OWN else "")
+            ) from exc
+
+    def _suspended(self, message: str) -> JournalError:
+        fault = JournalError(message)
+        self.session.suspend(fault)
+        return fault
+
+    def _whose(self) -> str:
+        return f"{_KINDS[self._entry.kind]} {self._entry.name!r}"
 
     def check_same(self, first: Entry) -> None:
         """Refuse to go on with a run that was asked for otherwise.
@@ -162,17 +192,9 @@ class Memo:
         """Read what the call gave before.
 
         Raises:
-            JournalError: it does not fit the hint any more; the run is suspended.
+            InputError: it does not fit the hint any more.
         """
-        try:
-            return value_of(found.value, self._returns)
-        except InputError as exc:
-            fault = JournalError(
-                f"run {self.session.run_id!r}: the recorded result of {found.name!r} does not fit the hint "
-                f"that it has now: {'; '.join(exc.faults)}"
-            )
-            self.session.suspend(fault)
-            raise fault from exc
+        return value_of(found.value, self._returns)
 
 
 @frozen(eq=False)

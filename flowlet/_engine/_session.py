@@ -155,13 +155,14 @@ class Session:
         if expected and found:
             process.notice(BodyDiverged(run.info, time.time(), tuple(expected.values()), tuple(found)))
 
-    def tell_changed(self, run: RunRecord, name: str) -> None:
-        """Tell, once, that the code of *name* has changed since its result was recorded."""
+    def tell_changed(self, run: RunRecord, call: Entry, policy: ChangedCode) -> None:
+        """Tell, once, that the code of *call* has changed since its result was recorded, and what becomes of that."""
         with guard:
-            told = name in self._changed
-            self._changed.add(name)
+            told = call.name in self._changed
+            self._changed.add(call.name)
         if not told:
-            process.notice(CodeChanged(run.info, time.time(), name, self.policy))
+            kind: Literal["step", "workflow"] = "workflow" if call.kind == "run" else "step"
+            process.notice(CodeChanged(run.info, time.time(), call.name, policy, kind))
 
     # --- entries ---
 

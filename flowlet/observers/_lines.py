@@ -255,7 +255,7 @@ def _plugin_failed(event: PluginFailed) -> str:
 
 
 _BECAME = {"mask": "was masked", "refuse": "was refused", "warn": "is sent"}
-_POLICIES = {"error": "the run is suspended", "reuse": "it was reused", "rerun": "the step runs again"}
+_POLICIES = {"error": "the run is suspended", "reuse": "it was reused", "rerun": "it is made again"}
 _SENTENCES: Mapping[type, Callable[[Any], str]] = {
     RunStarted: lambda e: f"run {e.run.workflow} started",
     RunFinished: _run_finished,
@@ -269,7 +269,7 @@ _SENTENCES: Mapping[type, Callable[[Any], str]] = {
     ),
     PIIFound: lambda e: f"personal data for model {e.model} {_BECAME[e.action]}: {', '.join(e.kinds)}",
     CodeChanged: lambda e: (
-        f"the code of step {e.step} has changed since its result was recorded: " + _POLICIES[e.policy]
+        f"the code of {e.kind} {e.step} has changed since its result was recorded: " + _POLICIES[e.policy]
     ),
     BodyDiverged: lambda e: (
         f"the body took another way than the recorded one: expected {', '.join(e.expected)}, "
