@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,6 +120,19 @@ def counted(steps: int) -> int:
     return x
 
 
+@step
+async def ainc(x: int) -> int:
+    return x + 1
+
+
+@workflow
+async def acounted(steps: int) -> int:
+    x = 0
+    for _ in range(steps):
+        x = await ainc(x)
+    return x
+
+
 def ours(place: Path) -> Count:
     """A workflow that is recorded."""
     recorded = with_options(counted, journal=str(place / "runs.db"))
@@ -127,10 +141,17 @@ def ours(place: Path) -> Count:
 
 def steps(place: Path) -> None:
     """What a recorded step costs over one that is not."""
-    recorded, count = ours(place), times(5000)
-    recorded(100)
-    found = [seconds(lambda: recorded(count)) - seconds(lambda: run(counted, count)) for _ in range(ROUNDS)]
-    row("a recorded step over one that is not", f"{statistics.median(found) / count * 1e6:.0f} µs", "150 µs")
+    count = times(5000)
+    trio = ["trio"] if find_spec("trio") else []
+    for backend in ("", "asyncio", *trio):
+        bare = with_options(acounted, backend=backend) if backend else counted
+        kept = with_options(bare, journal=str(place / "runs.db"))
+        run(kept, 100)
+        found = [
+            seconds(partial(run, kept, count)) - seconds(partial(run, bare, count)) for _ in range(ROUNDS)
+        ]
+        kind = f"a recorded {'async' if backend else 'sync'} step over one that is not"
+        row(f"{kind}, {backend}".rstrip(", "), f"{statistics.median(found) / count * 1e6:.0f} µs", "150 µs")
 
 
 def resumed(place: Path) -> None:
