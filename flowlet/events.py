@@ -206,7 +206,10 @@ class CodeChanged(Value):
 
 @frozen(eq=False, repr=False)
 class BodyDiverged(Value):
-    """A resumed body took another way: it called *found*, and not the recorded *expected*."""
+    """A resumed body took another way: it called *found*, and not the recorded *expected*.
+
+    A name that is in both was called with other arguments.
+    """
 
     run: RunInfo
     at: float

@@ -723,6 +723,32 @@ def test_a_body_that_takes_another_way_is_told(interrupted: MemoryJournal, heard
     assert (told.expected, told.found) == (("changed",), ("add",))
 
 
+def test_the_same_step_with_other_arguments_is_told_as_that(
+    journal: MemoryJournal, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as the one behind a step that was run again with other code."""
+
+    def made(more: int) -> Any:
+        @step
+        async def first(x: int) -> int:
+            return x + more
+
+        @workflow(name="body")
+        async def body(x: int) -> int:
+            found = add(await first(x))
+            steps.enter("end")
+            return found
+
+        return with_options(body, backend=backend)
+
+    steps.failing.add("end")
+    with pytest.raises(ValueError, match="end"):
+        run(kept(made(0), journal), 1)
+    steps.failing.clear()
+    assert resume("r", made(1), journal=journal, changed_code="rerun") == 3
+    assert "expected add, found add with other arguments" in caplog.text
+
+
 # --- faults --------------------------------------------------------------------------------------
 
 

@@ -272,8 +272,8 @@ _SENTENCES: Mapping[type, Callable[[Any], str]] = {
         f"the code of {e.kind} {e.step} has changed since its result was recorded: " + _POLICIES[e.policy]
     ),
     BodyDiverged: lambda e: (
-        f"the body took another way than the recorded one: expected {', '.join(e.expected)}, "
-        f"found {', '.join(e.found)}"
+        f"the body took another way than the recorded one: expected {', '.join(e.expected)}, found "
+        + ", ".join(f"{name} with other arguments" if name in e.expected else name for name in e.found)
     ),
     CacheFailed: lambda e: f"the cache of step {e.step} failed, and the run goes on without: {e.error}",
     ThreadAbandoned: lambda e: (
