@@ -222,11 +222,28 @@ def _workflow(run_id: str, info: Mapping[str, Any]) -> Function:
             f"its name\n    write:  resume({run_id!r}, the_workflow)"
         )
     try:
-        return _in_file(file, name) if info["module"] is None else find(f"{info['module']}:{name}")
+        if info["module"] is None:
+            return _in_file(file, name)
+        return _same(run_id, info, find(f"{info['module']}:{name}"))
     except (InputError, Unloadable) as exc:
         if info["module"] is not None and file is not None and Path(file).is_file():
             return _in_file(file, name)
         raise JournalError(f"the workflow of run {run_id!r} can't be found: {exc}") from exc
+
+
+def _same(run_id: str, info: Mapping[str, Any], fn: Function) -> Function:
+    """Refuse *fn* where it is another's of the same name, and the run's own is still there."""
+    spec = spec_of(fn)
+    body = fn if spec is None else bare(fn, spec)
+    ran, found = info["file"], getattr(body, "__globals__", {}).get("__file__")
+    if not (ran and found and Path(ran).is_file()) or Path(ran).resolve() == Path(found).resolve():
+        return fn
+    target = f"{info['module']}:{info['name']}"
+    raise JournalError(
+        f"the workflow of run {run_id!r} is in {ran}, and here {target} is in {found}\n"
+        f"    resume it in {Path(ran).parent}, or say that this one is meant:  resume({run_id!r}, the_workflow)  "
+        f"or, with the same inputs,  flowlet run {target} --run-id {run_id}"
+    )
 
 
 def _in_file(file: str, name: str) -> Function:

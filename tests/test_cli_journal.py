@@ -108,6 +108,27 @@ def test_a_killed_run_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no run was killed" in capsys.readouterr().out
 
 
+def test_another_workflow_of_the_same_name_is_not_resumed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As long as the one that ran is there; the one that is meant can be named."""
+    Path("fail").touch()
+    assert main(["run", "journalled_flows:talk", "topic=tea", "--run-id", "r", "-q"]) == 1
+    journal = str(Path("runs.db").resolve())
+    (project / "other").mkdir()
+    monkeypatch.chdir("other")
+    Path("journalled_flows.py").write_text(FLOWS.replace("About", "Of"))
+    sys.modules.pop("journalled_flows")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(project)])
+    capsys.readouterr()
+    assert main(["resume", "r", "-q", "--journal", journal]) == 2
+    told = capsys.readouterr().err
+    assert f"is in {project}/journalled_flows.py, and here journalled_flows:talk is in {Path.cwd()}" in told
+    assert "flowlet run journalled_flows:talk --run-id r" in told
+    (project / "journalled_flows.py").unlink()
+    assert main(["resume", "r", "-q", "--journal", journal, "--changed-code", "reuse"]) == 0
+
+
 def test_a_failed_run_is_shown_and_resumed(capsys: pytest.CaptureFixture[str]) -> None:
     """With its inputs, results, answers and errors."""
     Path("fail").touch()
