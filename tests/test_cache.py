@@ -23,6 +23,7 @@ from flowlet import (
     recorded,
     recorded_runs,
     register_provider,
+    rewind,
     run,
     step,
     usage,
@@ -437,6 +438,61 @@ def test_another_server_is_another_model() -> None:
         register_provider("local", OpenAIProvider(base_url=url))
         found.append(run(asks, "q"))
     assert found == [0, 1, 0, 2, 3, 2]
+
+
+# --- rewound runs --------------------------------------------------------------------------------
+
+
+@step
+def around(x: int) -> int:
+    return square(x)
+
+
+@step(cache=True)
+async def aaround(x: int) -> int:
+    return await asquare(x)
+
+
+@workflow
+def bodies(x: int) -> list[int]:
+    return [square(x + 1), around(x), square(x), run(aaround, x), *run(apmap, asquare, [x, x])]
+
+
+@pytest.mark.parametrize("runs", [1, 2], ids=["made", "cached"])
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [("square", [3, 2, 2]), ("around", [2, 2]), ("aaround", [2]), ("asquare", [2])],
+)
+def test_a_step_that_was_rewound_is_made_anew(name: str, made: list[int], runs: int, backend: str) -> None:
+    """With all that it calls, and the new result is kept; equal calls, at once or later, take that one."""
+    journal = MemoryJournal()
+    kept = with_options(bodies, journal=journal, backend=backend)
+    for number in range(runs):
+        right = run(with_options(kept, run_id=str(number)), 2)
+    assert ran == [3, 2, 2]
+    rewind(str(runs - 1), name, journal)
+    ran.clear()
+    assert run(with_options(kept, run_id=str(runs - 1)), 2) == right
+    assert ran == made
+    assert last_run().metrics.steps[-1].reused == "cache"
+    ran.clear()
+    assert run(with_options(bodies, journal=journal), 2) == right
+    assert ran == []
+
+
+def test_one_that_fails_when_it_is_rewound_is_made_anew_the_next_time(backend: str) -> None:
+    """The old result does not come back."""
+    journal = MemoryJournal()
+    for fn in (body, abody):
+        kept = with_options(fn, journal=journal, backend=backend, run_id=fn.__name__)
+        run(kept, 3)
+        rewind(fn.__name__, "square" if fn is body else "asquare", journal)
+        failing.append(3)
+        with pytest.raises(ValueError, match="3"):
+            run(kept, 3)
+        failing.clear()
+        assert run(kept, 3) == 9
+    assert ran == [3] * 6
 
 
 # --- a store that fails --------------------------------------------------------------------------

@@ -106,10 +106,8 @@ class Kept:
             scope.check()
             latch = Latch()
         with flights.landing(slot.key, scope):
-            found = slot.look()
-            if found is not None:
-                return self._from_cache(found)
-            return slot.keep(call())
+            found = self._look(slot)
+            return self._keep(slot, call()) if found is None else found.value
 
     async def _acached(self, slot: Slot, call: Callable[[], Awaitable[Any]]) -> Any:
         flights, scope = process.of(Flights), self._record.scope
@@ -118,15 +116,26 @@ class Kept:
             await waiter.wait()
             waiter = current_port().waiter()
         with flights.landing(slot.key, scope):
-            found = await _off_loop(slot.look)
+            found = await _off_loop(self._look, slot)
             if found is not None:
-                return self._from_cache(found)
+                return found.value
             result = await call()
-            return result if isinstance(result, Raised) else await _off_loop(slot.keep, result)
+            return result if isinstance(result, Raised) else await _off_loop(self._keep, slot, result)
 
-    def _from_cache(self, found: Found) -> Any:
-        self._record.reused = "cache"
-        return found.value
+    def _look(self, slot: Slot) -> Found | None:
+        memo = self._memo
+        if memo is not None and memo.session.is_anew(memo.key, slot.key):
+            return None
+        found = slot.look()
+        if found is not None:
+            self._record.reused = "cache"
+        return found
+
+    def _keep(self, slot: Slot, result: Any) -> Any:
+        given = slot.keep(result)
+        if self._memo is not None:
+            self._memo.session.renew(slot.key)
+        return given
 
 
 async def _off_loop(fn: Callable[..., Any], *args: Any) -> Any:

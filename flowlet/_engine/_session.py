@@ -50,6 +50,8 @@ class Session:
         self._unused: dict[str, dict[str, str]] = {}
         self._new: dict[str, list[str]] = {}
         self._changed: set[str] = set()
+        self._anew: set[str] = set()
+        self._renewed: set[str] = set()
         self._counts: dict[str, int] = {}
         self._phase: Literal["new", "open", "closed"] = "new"
         self._process = os.getpid()
@@ -64,7 +66,9 @@ class Session:
         """
         with _before_it_began():
             entries = self.journal.read(self.run_id)
-        self._known = {entry.key: entry for entry in entries}
+        self._known = known = {entry.key: entry for entry in entries}
+        opened = {entry.key for entry in entries if entry.state == "pending" and entry.key != OWN}
+        self._anew = {key for key in opened if known[key].state != "completed"}
         own = [entry for entry in entries if entry.key == OWN]
         return (own[0], own[-1]) if own else None
 
@@ -95,6 +99,14 @@ class Session:
             if entry.state == "completed" and entry.kind != "call" and entry.key != OWN:
                 self._unused.setdefault(entry.parent, {})[entry.key] = entry.name
         return own
+
+    def is_anew(self, key: str, slot: str) -> bool:
+        """Whether a call, or one around it, was opened again by a rewind, and no result was cached in *slot* since."""
+        return key in self._anew and slot not in self._renewed
+
+    def renew(self, slot: str) -> None:
+        """Note that a result was cached in *slot*."""
+        self._renewed.add(slot)
 
     @property
     def is_open(self) -> bool:
@@ -147,6 +159,8 @@ class Session:
         if self.resumed:
             with guard:
                 self._new.setdefault(parent, []).append(name)
+                if parent in self._anew:
+                    self._anew.add(key)
         return None
 
     def check_way(self, run: RunRecord, key: str) -> None:
