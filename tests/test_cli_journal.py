@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from flowlet import rewind
 from flowlet.cli import main
@@ -39,6 +40,8 @@ def ask(question: str, llm: LLM = LLM()) -> str:
         ran.write("ask\\n")
     if Path("kill").exists():
         os.kill(os.getpid(), signal.SIGKILL)
+    if Path("interrupt").exists():
+        os.kill(os.getpid(), signal.SIGINT)
     if Path("fail").exists():
         raise ValueError("no")
     return answer
@@ -100,12 +103,47 @@ def test_a_killed_run_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "killed" in capsys.readouterr().out
     Path("kill").unlink()
     assert main(["resume", "--all", "-q", "--json"]) == 0
-    outcome = json.loads(capsys.readouterr().out)
+    (outcome,) = json.loads(capsys.readouterr().out)
+    assert outcome["run_id"] == "r"
     assert "offline" in outcome["result"]
     assert [call["replayed"] for call in outcome["metrics"]["calls"]] == [True]
     assert ran() == ["ask"]
     assert main(["resume", "--all"]) == 0
     assert "no run was killed" in capsys.readouterr().out
+
+
+def killed(*names: str) -> SQLiteJournal:
+    """Begin runs that nobody goes on with; the last is listed, and resumed, first."""
+    run_it("--run-id", "model")
+    journal = SQLiteJournal(os.environ["FLOWLET_JOURNAL"])
+    begun = journal.read("model")[0]
+    journal.append([evolve(begun, run_id=name) for name in names])
+    ran()
+    return journal
+
+
+def test_a_run_that_cant_be_resumed_keeps_no_other_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told, and the code is that of a refusal; as JSON each is named."""
+    journal = killed("one")
+    journal.append([evolve(journal.read("one")[0], run_id="two", inputs='{"subject": "tea"}')])
+    killed("three")
+    capsys.readouterr()
+    assert main(["resume", "--all", "-q", "--json"]) == 2
+    out, err = capsys.readouterr()
+    found = {one["run_id"]: one["error"] and one["error"]["type"] for one in json.loads(out)}
+    assert found == {"one": None, "two": "InputError", "three": None}
+    assert "can't take the recorded arguments" in err
+
+
+def test_ctrl_c_begins_no_other_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that are left are named."""
+    killed("one", "two", "three")
+    Path("interrupt").touch()
+    capsys.readouterr()
+    assert main(["resume", "--all", "-q", "--json"]) == 130
+    out, err = capsys.readouterr()
+    assert [one["run_id"] for one in json.loads(out)] == ["three"]
+    assert "flowlet: not resumed: two, one" in err
 
 
 def test_another_workflow_of_the_same_name_is_not_resumed(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
 from .._codec import from_json, to_json
+from .._target import Unloadable
 from ..display._words import cost_of, tokens_of, visible
 from ..entries import ChangedCode, Entry, JournalledRun
-from ..errors import DamagedRuns, InputError
+from ..errors import DamagedRuns, FlowletError, InputError
 from ..messages import Completion
 from ..metrics import Usage
 from ..resuming import (
@@ -29,8 +31,8 @@ from ..resuming import (
     unknown_runs,
 )
 from . import _codes
-from ._errors import tell
-from ._run import Request, execute
+from ._errors import as_data, tell
+from ._run import Ended, Request, execute, executed
 from ._shown import write_json
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
@@ -177,22 +179,45 @@ def resume_runs(
     as_json: bool,
     whole: bool,
 ) -> int:
-    """Resume a run, or all that were killed; the worst exit code counts.
+    """Resume a run, or all that were killed, of which none keeps the others back; the worst exit code counts.
 
     Raises:
         InputError: neither or both are asked for.
     """
     if everything == (run_id is not None):
         raise InputError("name a run to resume, or all that were killed with --all; flowlet runs lists them")
-    runs, fault = ((), None) if run_id is not None else _known(journal)
-    names = [run_id] if run_id is not None else [run.run_id for run in runs if _killed(run)]
-    if not names:
+    if run_id is not None:
+        return execute(partial(resumable, run_id, None, journal, changed_code), request, as_json, whole)
+    runs, fault = _known(journal)
+    names = [run.run_id for run in runs if _killed(run)]
+    ended = list(_resumed(names, journal, changed_code, request, as_json, whole))
+    if as_json:
+        write_json([{"run_id": name, **one.outcome} for name, one in zip(names, ended, strict=False)])
+    elif not names:
         print("no run was killed")
-    codes = [
-        execute(partial(resumable, name, None, journal, changed_code), request, as_json, whole)
-        for name in names
-    ]
-    return _told(fault, max(codes, default=_codes.OK))
+    return _told(fault, max((one.code for one in ended), default=_codes.OK))
+
+
+def _resumed(
+    names: Sequence[str],
+    journal: str | None,
+    changed_code: ChangedCode | None,
+    request: Request,
+    as_json: bool,
+    whole: bool,
+) -> Iterator[Ended]:
+    """Resume one run after the other, until a signal comes; one that can't be resumed is told."""
+    for at, name in enumerate(names, 1):
+        try:
+            ended = executed(partial(resumable, name, None, journal, changed_code), request, as_json, whole)
+        except (FlowletError, Unloadable) as exc:
+            tell(exc, whole)
+            ended = Ended(_codes.USAGE, {"result": None, "error": as_data(exc), "metrics": None}, None)
+        if ended.signal is not None and names[at:]:
+            print(f"flowlet: not resumed: {', '.join(map(visible, names[at:]))}", file=sys.stderr)
+            yield evolve(ended, code=ended.signal)
+            return
+        yield ended
 
 
 def _killed(run: JournalledRun) -> bool:

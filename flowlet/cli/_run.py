@@ -59,8 +59,29 @@ def target_with(target: str, words: tuple[str, ...], input: str | None, options:
     return fn, *read_inputs(fn, words, input)
 
 
+@frozen(eq=False, repr=False)
+class Ended:
+    """How a run ended: the exit code, its outcome where that is asked for as data, and the signal that came."""
+
+    code: int
+    outcome: dict[str, JsonValue]
+    signal: int | None
+
+
 def execute(ask: Callable[[], Asked], request: Request, as_json: bool, whole: bool) -> int:
     """Run what *ask* gives as *request* says and give the exit code; *whole* tells tracebacks of failures.
+
+    Raises:
+        FlowletError, Unloadable: before anything ran.
+    """
+    ended = executed(ask, request, as_json, whole)
+    if as_json:
+        write_json(ended.outcome)
+    return ended.code
+
+
+def executed(ask: Callable[[], Asked], request: Request, as_json: bool, whole: bool) -> Ended:
+    """Do as :func:`execute` does, and give the outcome instead of writing it as JSON.
 
     Raises:
         FlowletError, Unloadable: before anything ran.
@@ -74,11 +95,10 @@ def execute(ask: Callable[[], Asked], request: Request, as_json: bool, whole: bo
         run, signals, error = _finish(request, lambda: start_handle(fn, tuple(args), dict(kwargs)))
     if error is not None:
         tell(error, whole)
-    if as_json:
-        write_json(_outcome(run, fn, error))
-    elif error is None:
+    elif not as_json:
         write_result(run.result(), signature_of(fn).returns)
-    return _codes.OK if error is None else _code(run, signals, error)
+    code = _codes.OK if error is None else _code(run, signals, error)
+    return Ended(code, _outcome(run, fn, error) if as_json else {}, signals.exit_code)
 
 
 def _collect_garbage() -> None:
@@ -199,7 +219,7 @@ def _code(run: Run[Any], signals: Signals, error: BaseException) -> int:
     return exit_code(error)
 
 
-def _outcome(run: Run[Any], fn: Function, error: BaseException | None) -> JsonValue:
+def _outcome(run: Run[Any], fn: Function, error: BaseException | None) -> dict[str, JsonValue]:
     return {
         "result": None if error is not None else json_of(run.result(), signature_of(fn).returns),
         "error": None if error is None else as_data(error),
