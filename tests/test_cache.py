@@ -208,6 +208,13 @@ def test_it_lasts_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ran == [1, 1]
 
 
+@pytest.mark.parametrize("cache", [timedelta(0), timedelta(-1), "yes", 1, None])
+def test_what_can_not_say_how_long_is_refused(cache: Any) -> None:
+    """When the step is defined."""
+    with pytest.raises(DefinitionError, match=r"cache=.* is not True, how long \(a timedelta above 0\)"):
+        step(cache=cache)(lambda x: x)
+
+
 def test_a_function_gives_the_key() -> None:
     """In place of all arguments."""
 
