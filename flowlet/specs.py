@@ -230,7 +230,8 @@ def _error(value: object) -> bool:
 def _cache(value: object) -> bool:
     from datetime import timedelta
 
-    return value > timedelta(0) if isinstance(value, timedelta) else isinstance(value, bool) or callable(value)
+    lasts = isinstance(value, timedelta) and value > timedelta(0)
+    return lasts or isinstance(value, bool) or callable(value)
 
 
 def _text(value: object) -> bool:
@@ -267,7 +268,7 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
         'a file such as "runs.db", or a journal',
     ),
     "changed_code": (lambda value: value in ("error", "reuse", "rerun"), '"error", "reuse" or "rerun"'),
-    "cache": (_cache, "True, how long (a timedelta above 0), or a function of the arguments that gives the key"),
+    "cache": (_cache, "True, how long (a timedelta above 0), or a function of the arguments for the key"),
     "retry_on": (_all(_error), "an exception type or several of them"),
     "tags": (_all(_name), "a sequence of names"),
     "middleware": (_all(lambda value: callable(value) or _name(value)), "a sequence of functions or names"),
