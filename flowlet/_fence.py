@@ -84,6 +84,8 @@ def holds_untrusted(value: object) -> bool:
 
 def kept_text(text: str) -> str:
     """Write *text* so that :func:`read_text` gives it back with its mark; most texts stay as they are."""
+    if type(text) is str and text.isascii():
+        return text
     plain = str.__str__(text)
     if isinstance(text, Untrusted):
         return _MARK + plain

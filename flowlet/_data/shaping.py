@@ -132,6 +132,23 @@ def _field_names(cls: Any, hints: Mapping[str, Any]) -> list[tuple[str, str, boo
     return [(name, name, name not in cls._field_defaults) for name in cls._fields]
 
 
+@lru_cache(maxsize=512)
+def unmade_fields(cls: Any) -> tuple[str, ...] | None:
+    """The fields of a class, of those that equality counts, which its constructor does not take.
+
+    None is for a class whose constructor does nothing but take its fields.
+    """
+    ours: Any = getattr(cls, "__attrs_attrs__", ())
+    theirs: Any = getattr(cls, "__dataclass_fields__", {}).values()
+    unmade = (
+        *(a.name for a in ours if not a.init and a.eq),
+        *(f.name for f in theirs if not f.init and f.compare),
+    )
+    by_hand = ("__attrs_post_init__", "__attrs_init__", "__post_init__")
+    own = any(a.converter is not None for a in ours) or any(hasattr(cls, name) for name in by_hand)
+    return unmade if own or unmade else None
+
+
 def _is_required(cls: Any, name: str, hint: Any) -> bool:
     import typing_extensions as te
 

@@ -12,7 +12,7 @@ from typing import Any
 from .._fence import OPEN, Untrusted, kept_text
 from .checking import Visit, first, fits, same_keys
 from .faults import Walk, key_step
-from .reading import chosen, parse
+from .reading import chosen, parse, read
 from .scalars import NOTHING, TEXT, Scalar, kind_of
 from .shapes import (
     ANYTHING,
@@ -27,7 +27,7 @@ from .shapes import (
     Table,
     core,
 )
-from .shaping import shape_of_value
+from .shaping import shape_of_value, unmade_fields
 from .words import key_text, words
 
 
@@ -163,13 +163,34 @@ def _write_record(walk: Walk, shape: Record, value: Any) -> Any:
             return write(walk, ANYTHING, value)
         return walk.fault(f"{walk.shown(value)} would be read back as {shape.name}")
     found: dict[str, Any] = {}
+    before = walk.count
     for field in shape.fields:
         if not shape.is_dict or field.key in value:
             walk.enter(field.key)
             part = value[field.key] if shape.is_dict else getattr(value, field.name)
             found[field.key] = write(walk, field.shape, part)
             walk.leave()
+    if walk.use == "kept" and walk.count == before and (unmade := unmade_fields(shape.cls)) is not None:
+        _check_remade(walk, shape, value, found, unmade)
     return found
+
+
+def _check_remade(
+    walk: Walk, shape: Record, value: Any, data: dict[str, Any], unmade: tuple[str, ...]
+) -> None:
+    """Note what the constructor makes otherwise of *data*, which was written of *value*."""
+    again = walk.fork()
+    back = read(again, shape, data)
+    if again.faults:
+        return walk.adopt(again)
+    for field in shape.fields:
+        part = getattr(back, field.name)
+        if write(again, field.shape, part) != data[field.key]:
+            walk.fault(f"would be read back as {walk.shown(part)}", field.key)
+    for name in unmade:
+        if getattr(back, name, None) != getattr(value, name, None):
+            walk.fault(f"is no argument of {shape.name}, so it would be lost", name)
+    return None
 
 
 def _write_union(walk: Walk, shape: OneOf, value: Any) -> Any:
