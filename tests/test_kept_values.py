@@ -541,3 +541,24 @@ def test_values_that_are_not_the_same_have_keys_of_their_own(
     assert told == run(with_options(body, journal=journal)) == [repr(value) for value in values]
     keys = {entry.key for entry in recorded("r", journal).calls if entry.name == "use"}
     assert len(keys) == len(values)
+
+
+def test_the_order_of_a_mapping_is_kept_and_asks_for_no_other_run(journal: MemoryJournal) -> None:
+    """Equal inputs belong to one id, and its body gets those that the run began with."""
+    seen: list[list[str]] = []
+
+    @workflow
+    def body(x: dict[str, int]) -> int:
+        seen.append(list(x))
+        if len(seen) == 1:
+            raise KeyError("stopped")
+        return 1
+
+    again = with_options(body, journal=journal, run_id="r")
+    with pytest.raises(KeyError):
+        run(again, {"b": 1, "a": 2})
+    assert resume("r", body, journal=journal) == 1
+    assert seen == [["b", "a"]] * 2
+    assert run(again, {"a": 2, "b": 1}) == 1
+    with pytest.raises(JournalError, match="already"):
+        run(again, {"a": 1, "b": 2})

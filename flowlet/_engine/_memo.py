@@ -182,7 +182,8 @@ class Memo:
             JournalError: another workflow, or other inputs, have this run id.
         """
         own = self._entry
-        if (first.name, _told(first.inputs)) != (own.name, _told(own.inputs)):
+        same = first.inputs == own.inputs or _unordered(first.inputs) == _unordered(own.inputs)
+        if first.name != own.name or not same:
             raise JournalError(
                 f"run {own.run_id!r} is in the journal already, as {first.name} with {_cut(first.inputs)}, "
                 f"not {own.name} with {_cut(own.inputs)}; choose another run_id"
@@ -259,8 +260,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-def _told(inputs: str) -> str:
-    """Write *inputs* so that the order of names, which equal ones may have any way, has no part in it."""
+def _unordered(inputs: str) -> str:
+    """Write *inputs* so that the order of names has no part in it, as it has none in whether mappings are equal."""
     return _sorted(json.loads(inputs))
 
 
