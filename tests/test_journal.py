@@ -1,9 +1,11 @@
 """Runs that are recorded and resumed: what is kept, what is found again, and what is told when it can't be."""
 
 import functools
+import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
@@ -13,6 +15,7 @@ from attrs import frozen
 from flowlet import (
     LLM,
     AsyncLLM,
+    DefinitionError,
     ExcludeFromKey,
     InputError,
     JournalError,
@@ -37,7 +40,7 @@ from flowlet import (
 )
 from flowlet.entries import ChangedCode, Entry
 from flowlet.events import BodyDiverged, CodeChanged
-from flowlet.journals import MemoryJournal
+from flowlet.journals import MemoryJournal, SQLiteJournal
 from flowlet.testing import MockProvider
 from rig import Heard, Trap
 
@@ -916,6 +919,50 @@ def test_plain_functions_are_not_kept(journal: MemoryJournal) -> None:
 
     assert run(body) == 2
     assert [e.name for e in journal.read(last_run().id) if e.kind == "step"] == ["add"]
+
+
+@pytest.mark.parametrize("body", [sync_body, async_body], ids=lambda body: body.__name__)
+def test_a_child_run_has_no_journal_of_its_own(body: Any, tmp_path: Path, backend: str) -> None:
+    """It is recorded with the run around it, and another wish is an error, not left unheard."""
+
+    def parent(**options: Any) -> Any:
+        @workflow
+        async def parent(x: int) -> Any:
+            return await arun(with_options(body, **options), x)
+
+        return with_options(parent, journal=tmp_path / "runs.db", backend=backend)
+
+    assert run(parent(journal=str(tmp_path / "x" / ".." / "runs.db")), 1) == 5
+    assert run(parent(journal=SQLiteJournal(tmp_path / "runs.db"), changed_code="error"), 1) == 5
+    with pytest.raises(
+        DefinitionError, match=r"_body: journal='other.db' can't hold for a child run.*journal=None\)"
+    ):
+        run(parent(journal="other.db"), 1)
+    with pytest.raises(DefinitionError, match=r"changed_code='rerun' can't hold .*, changed_code=None\)"):
+        run(parent(changed_code="rerun"), 1)
+    assert len(recorded_runs(tmp_path / "runs.db")) == 4
+    assert not Path("other.db").exists()
+
+
+def test_a_run_that_is_resumed_from_a_copy_of_its_journal_goes_on(tmp_path: Path) -> None:
+    """Also where its child run names the file that it once was in."""
+    child = with_options(sync_body, journal=tmp_path / "runs.db")
+
+    @workflow(journal=tmp_path / "runs.db")
+    def parent(x: int) -> int:
+        steps.enter("begin")
+        return child(x)
+
+    steps.failing.add("begin")
+    with pytest.raises(ValueError, match="begin"):
+        run(with_options(parent, run_id="r"), 1)
+    steps.failing.clear()
+    with (
+        closing(sqlite3.connect(tmp_path / "runs.db")) as db,
+        closing(sqlite3.connect(tmp_path / "copy.db")) as copy,
+    ):
+        db.backup(copy)
+    assert resume("r", parent, journal=tmp_path / "copy.db") == 5
 
 
 def test_many_runs_share_a_journal(journal: MemoryJournal, backend: str) -> None:

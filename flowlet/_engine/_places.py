@@ -10,7 +10,8 @@ from .._arguments import bound, read_back
 from .._codec import to_json
 from .._signature import signature_of
 from ..context import Frame, Lane, RunRecord
-from ..errors import InputError
+from ..errors import DefinitionError, InputError
+from ..protocols import Journal
 from ..settings import process
 from ..specs import Spec
 from ._memo import Memo, Place, canonical, memo_of_child, memo_of_root, parent_at, path_at
@@ -58,14 +59,34 @@ def child_place(
 
     Raises:
         InputError: the arguments don't tell it from others.
+        DefinitionError: it has options of its own that hold for the outermost run.
     """
     assert frame.run is not None
     assert frame.run.place is not None
     session = frame.run.place.session
+    if spec is not None and not session.resumed:  # which may have been asked for with other options
+        _check_own(spec, session)
     memo = None if spec is None else memo_of_child(run.workflow, fn, frame, args, kwargs)
     if memo is None:
         return Place(session, parent_at(frame), _lane(frame, [*args, kwargs]))
     return Place(session, memo.key, memo.key, memo)
+
+
+def _check_own(spec: Spec, session: Session) -> None:
+    where, policy = spec.run.journal, spec.run.changed_code
+    found = "" if policy in (None, session.policy) else f"changed_code={policy!r}"
+    if where is not None and not _same(process.of(Journals).of(where).journal, session.journal):
+        found = f"journal={where!r}"
+    if found:
+        raise DefinitionError(
+            f"{spec.kind} {spec.name}: {found} can't hold for a child run, which is recorded with the run around it; "
+            f"give that to the outermost run, or take it away: with_options(..., {found.partition('=')[0]}=None)"
+        )
+
+
+def _same(one: Journal, other: Journal) -> bool:
+    """Whether both are the same store; several may have one file."""
+    return bool(getattr(one, "path", one) == getattr(other, "path", other))
 
 
 def lane_of(frame: Frame, item: object) -> Frame:
