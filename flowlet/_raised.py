@@ -5,16 +5,22 @@ from __future__ import annotations
 from types import CodeType
 
 from ._value import without_secrets
+from .errors import FlowletError
 
 __all__ = ["describe", "trail_of"]
 
 
-def describe(exc: BaseException) -> str:
-    """Say an exception in one line: its type and text, shortened, without secrets."""
+def describe(exc: BaseException, *, with_faults: bool = False) -> str:
+    """Say an exception in one line: its type and text, shortened, without secrets.
+
+    The faults of an error of ours tell of values, so they are left out where those are private.
+    """
     try:
-        text = without_secrets(str(exc)).partition("\n")[0]
+        lines = without_secrets(str(exc)).split("\n")
     except Exception:  # noqa: BLE001 -- a broken __str__ of the user's must not hide the failure
-        text = "<unprintable>"
+        lines = ["<unprintable>"]
+    told = isinstance(exc, FlowletError) and with_faults
+    text = "; ".join(map(str.strip, lines)) if told else lines[0]
     text = text if len(text) <= 300 else text[:297] + "..."
     name = type(exc).__name__
     return f"{name}: {text}" if text else name

@@ -138,7 +138,7 @@ def _store(journal: str | PathLike[str] | Journal | None) -> Journal:
     if where is None:
         raise ConfigError(
             "no journal is set. Name one: FLOWLET_JOURNAL=runs.db in the environment, journal: runs.db in "
-            'flowlet.yaml, or journal="runs.db" here'
+            'flowlet.yaml, journal="runs.db" in Python, or --journal runs.db on the command line'
         )
     writer = process.of(Journals).of(where)
     writer.settle()

@@ -175,7 +175,7 @@ def test_a_failed_run_is_shown_and_resumed(capsys: pytest.CaptureFixture[str]) -
     assert main(["show", "r"]) == 0
     shown = capsys.readouterr().out
     for part in (
-        'inputs  {"topic": "tea"}',
+        'inputs  topic="tea"',
         "outline: completed",
         '→ "About tea"',
         "offline:offline: completed",
@@ -210,6 +210,32 @@ def test_what_a_call_has_made_is_shown_before_it_ends(capsys: pytest.CaptureFixt
     assert "  talk: has not ended\n      outline: completed" in capsys.readouterr().out
 
 
+def test_each_argument_of_a_step_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also behind a long one, or where what is recorded was cut off; in the letters that it has."""
+    journal, long = SQLiteJournal(os.environ["FLOWLET_JOURNAL"]), '{"llm":{"model":"' + "x" * 80 + '"},'
+    inputs = {"whole": '"text":"caf\\u00e9"}', "cut": '"text":"tea and mil…', "named": '"te…', "none": "…"}
+    calls = [Entry("r", k, "step", k, "completed", inputs=long + text) for k, text in inputs.items()]
+    journal.append([Entry("r", "", "run", "talk", "running", inputs='{"topic":[1]}'), *calls])
+    assert main(["show", "r"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "  inputs  topic=[1]"
+    shown = [line.partition("← ")[2] for line in lines if "←" in line]
+    model = '{"model":"' + "x" * 61
+    half = '{"model":"' + "x" * 25 + "…"
+    assert shown[:2] == [f'llm={half}, text="café"', f'llm={half}, text="tea and mil…']
+    assert shown[2:] == [f"llm={model}…"] * 2
+
+
+def test_the_faults_of_a_value_are_shown(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What can't be kept is told with its path."""
+    flows = FLOWS.replace('return f"About {topic}"', "return [topic]")
+    (project / "journalled_flows.py").write_text(flows)
+    assert run_it("--run-id", "r") == 1
+    capsys.readouterr()
+    assert main(["show", "r"]) == 0
+    assert "can't be kept; $: expected text, found" in capsys.readouterr().out
+
+
 def test_rerun_begins_at_a_step(capsys: pytest.CaptureFixture[str]) -> None:
     """And a step that is not there is named with those that are."""
     assert run_it("--run-id", "r") == 0
@@ -229,6 +255,8 @@ def test_runs_are_listed_and_filtered(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.splitlines()[1].startswith("two  talk      completed")
     assert main(["runs", "--state", "failed"]) == 0
     assert capsys.readouterr().out == "no such runs\n"
+    assert main(["runs", "--limit", "-1"]) == 2
+    assert "--limit" in capsys.readouterr().err
     assert main(["runs", "--workflow", "talk", "--json"]) == 0
     assert [run["run_id"] for run in json.loads(capsys.readouterr().out)] == ["two", "one"]
 
@@ -242,6 +270,21 @@ def test_prune_drops_old_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "0 runs dropped\n1 run dropped\n"
     assert main(["prune", "--older-than", "soon"]) == 2
     assert "write a number and s, m, h, d or w: 30d" in capsys.readouterr().err
+
+
+def test_killed_runs_are_listed_and_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    """And those that are open again."""
+    journal = killed("one", "two")
+    journal.claim("two")
+    run_it("--run-id", "three")
+    rewind("three", "ask")
+    capsys.readouterr()
+    for state, run_id in (("killed", "one"), ("pending", "three")):
+        assert main(["runs", "--state", state, "--json"]) == 0
+        assert [run["run_id"] for run in json.loads(capsys.readouterr().out)] == [run_id]
+        assert main(["prune", "--older-than", "0s", "--state", state, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"dropped": [run_id]}
+    journal.release("two")
 
 
 def test_prune_looks_again_at_what_it_has_claimed(
@@ -370,4 +413,5 @@ def test_without_a_journal_it_says_how_to_name_one(
     """Three ways."""
     monkeypatch.delenv("FLOWLET_JOURNAL")
     assert main(["runs"]) == 2
-    assert "FLOWLET_JOURNAL=runs.db" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert all(way in told for way in ("FLOWLET_JOURNAL=runs.db", "journal: runs.db", "--journal runs.db"))

@@ -105,7 +105,7 @@ class Memo:
 
     def failed(self, exc: BaseException, attempts: int = 1) -> Entry:
         """Say that the call failed with *exc*; the text is for people."""
-        error = process.redactor.redact(describe(exc))
+        error = process.redactor.redact(describe(exc, with_faults=True))
         return evolve(self._ended("failed", "", attempts=attempts), error=error)
 
     def unfinished(self, state: RunState) -> Entry:

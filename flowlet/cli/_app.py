@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+from cyclopts.validators import Number
 
 from . import _codes
 
@@ -34,6 +35,7 @@ def _is_there(_: object, value: str | None) -> None:
 
 
 Recorded = Annotated[str | None, Parameter(metavar="FILE", validator=_is_there, show_default=False)]
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Quiet = Annotated[bool, Parameter(alias="-q", negative="", show_default=False)]
 Words = Annotated[str, Parameter(metavar="NAME=VALUE")]
 
@@ -215,16 +217,17 @@ def graph(file: str, /, *, format: Literal["text", "mermaid"] = "text", json: Js
 def runs(
     *,
     journal: Recorded = None,
-    state: Literal["pending", "running", "completed", "failed", "cancelled", "timeout"] | None = None,
+    state: Literal["pending", "running", "killed", "completed", "failed", "cancelled", "timeout"]
+    | None = None,
     workflow: str | None = None,
-    limit: int = 20,
+    limit: Count = 20,
     json: Json = False,
 ) -> int:
     """List the runs that a journal knows, the newest first.
 
     Args:
         journal: the journal; without it that of the settings.
-        state: only those in this state; "running" with no owner was killed, and can be resumed.
+        state: only those in this state; killed are those running that nobody executes, and can be resumed.
         workflow: only those of this workflow.
         limit: how many at most.
         json: write one JSON object.
@@ -318,7 +321,7 @@ def rerun(
 def prune(
     *run: Annotated[str, Parameter(metavar="RUN")],
     older_than: Annotated[str | None, Parameter(metavar="AGE")] = None,
-    state: Literal["completed", "failed", "cancelled", "timeout", "running"] = "completed",
+    state: Literal["pending", "killed", "completed", "failed", "cancelled", "timeout"] = "completed",
     journal: Recorded = None,
     json: Json = False,
 ) -> int:

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -43,7 +44,9 @@ _WIDTH = 72
 def list_runs(journal: str | None, state: str | None, workflow: str | None, limit: int, as_json: bool) -> int:
     """Write the runs of a journal, a line each; those that are damaged are told besides."""
     runs, fault = _known(journal)
-    found = [run for run in runs if state in (None, run.state) and workflow in (None, run.workflow)][:limit]
+    found = [
+        run for run in runs if state in (None, run.state, _word(run)) and workflow in (None, run.workflow)
+    ][:limit]
     if as_json:
         write_json([asdict(run) for run in found])
     elif not found:
@@ -82,9 +85,12 @@ def _row(run: JournalledRun) -> tuple[str, ...]:
 
 
 def _state(run: JournalledRun) -> str:
-    if run.state != "running":
-        return run.state
-    return "killed" if run.owner is None else f"running ({run.owner})"
+    word = _word(run)
+    return f"running ({run.owner})" if word == "running" else word
+
+
+def _word(run: JournalledRun) -> str:
+    return "killed" if run.state == "running" and run.owner is None else run.state
 
 
 def _when(at: float) -> str:
@@ -118,24 +124,26 @@ def _lines(found: RecordedRun) -> Iterator[str]:
     yield visible(
         f"{run.workflow} {run.run_id}: {_state(run)}, {_when(run.started)}, {', '.join(used)}".rstrip(", ")
     )
-    yield f"  inputs  {_cut(json.dumps(found.inputs, ensure_ascii=False))}"
+    yield f"  inputs  {_arguments(_written(dict(found.inputs)))}"
     yield from _tree(found.calls, "", "  ")
     yield from _open(found)
     if found.error is not None:
-        yield f"  error   {_cut(found.error)}"
+        yield f"  error   {visible(found.error)}"
     elif run.state == "completed":
-        yield f"  result  {_cut(json.dumps(found.result, ensure_ascii=False))}"
+        yield f"  result  {_cut(_written(found.result))}"
 
 
 def _tree(calls: Sequence[Entry], parent: str, indent: str) -> Iterator[str]:
     for entry in calls:
         if entry.parent == parent:
-            told = entry.error or _value(entry)
+            value = _value(entry)
             yield f"{indent}{visible(entry.name)}: {', '.join(_facts(entry))}"
             if entry.inputs not in ("", "{}"):
-                yield f"{indent}    ← {_cut(entry.inputs)}"
-            if told:
-                yield f"{indent}    {'✗' if entry.error else '→'} {_cut(told)}"
+                yield f"{indent}    ← {_arguments(entry.inputs)}"
+            if entry.error:
+                yield f"{indent}    ✗ {visible(entry.error)}"
+            elif value:
+                yield f"{indent}    → {_cut(value)}"
             yield from _tree(calls, entry.key, indent + "    ")
 
 
@@ -162,12 +170,36 @@ def _facts(entry: Entry) -> Iterator[str]:
 def _value(entry: Entry) -> str:
     if entry.kind != "call" or not entry.value:
         return entry.value
-    return json.dumps(json.loads(entry.value)["text"], ensure_ascii=False)
+    return _written(json.loads(entry.value)["text"])
 
 
-def _cut(text: str) -> str:
+def _arguments(text: str) -> str:
+    """Say the arguments in a JSON object, of which each has room; the text may be cut off."""
+    pairs = list(_pairs(text))
+    return ", ".join(f"{visible(name)}={_cut(value, _WIDTH // len(pairs))}" for name, value in pairs)
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    """The names in a JSON object, written without spaces, and their values for people to read."""
+    decode, at = json.JSONDecoder().raw_decode, 1
+    with suppress(ValueError):  # it is cut off in a name
+        while text.startswith('"', at):
+            name, at = decode(text, at)
+            shown, at = text[at + 1 :], at + 1
+            with suppress(ValueError, RecursionError):  # it is cut off in a value, or deep
+                value, at = decode(text, at)
+                shown = _written(value)
+            yield name, shown
+            at += 1
+
+
+def _written(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _cut(text: str, width: int = _WIDTH) -> str:
     text = visible(text)
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def resume_runs(
@@ -270,4 +302,5 @@ def _older(age: str, state: str) -> Callable[[JournalledRun], bool]:
     if found is None:
         raise InputError(f"--older-than {age!r} is no age; write a number and s, m, h, d or w: 30d")
     oldest = time.time() - float(found[1]) * _SECONDS[found[2]]
+    state = "running" if state == "killed" else state  # whoever claims it knows that nobody executes it
     return lambda run: run.state == state and (run.ended or run.started) < oldest
