@@ -300,6 +300,31 @@ class Interrupted(MemoryJournal):
             raise KeyboardInterrupt
 
 
+class Unreadable(MemoryJournal):
+    """A journal that can't be read, once, when a run has been claimed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults = 1
+
+    def read(self, run_id: str, /) -> Sequence[Entry]:
+        if self._claimed and self.faults:
+            self.faults -= 1
+            raise JournalError("the disk fails")
+        return super().read(run_id)
+
+
+@pytest.mark.parametrize("body", ["def", "async def"])
+def test_a_fault_while_a_run_is_opened_is_no_outcome_of_it(body: str, backend: str) -> None:
+    """Nothing is recorded, and the run is free."""
+    journal = Unreadable()
+    begins = kept({"def": in_order, "async def": three}[body], journal, backend=backend)
+    with pytest.raises(JournalError, match="the disk fails"):
+        run(begins, 1)
+    assert recorded_runs(journal) == []
+    assert run(begins, 1) == {"def": 3, "async def": 5}[body]
+
+
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_ctrl_c_amidst_a_write_loses_nothing(at: int) -> None:
     """What was to be written is written, and the run can be resumed."""

@@ -12,7 +12,7 @@ import anyio
 from .._scope import Scope
 from ..context import OUTSIDE, Frame, FullStepRecord, RunRecord
 from ..entries import Entry
-from ..errors import RunStopped
+from ..errors import JournalError, RunStopped
 from ..settings import process
 from ..specs import Spec
 from ._cache import Flights, Slot, slot_of
@@ -207,7 +207,12 @@ async def abody(run: RunRecord, call: Callable[[], Awaitable[Any]]) -> Any:
 
 def _opened(run: RunRecord, memo: Memo) -> Found | None:
     """Begin, or give what is known."""
-    found = _begun(run, memo) if memo.key == OWN else memo.known(run)
+    try:
+        found = _begun(run, memo) if memo.key == OWN else memo.known(run)
+    except JournalError as exc:
+        if memo.session.is_open:  # what the journal failed at once the run was ours is no outcome of it
+            memo.session.suspend(exc)
+        raise
     if found is not None:
         run.reused = "journal"
     return found
@@ -217,7 +222,7 @@ def _begun(run: RunRecord, memo: Memo) -> Found | None:
     """Take the run for this process, unless its result is known."""
     session = memo.session
     run.on_end(partial(_left, run, memo), first=True)  # whoever waits for the end may resume it
-    for look in (session.recorded, session.open):  # a result can be read while somebody else has the run
+    for look in (session.completed, session.open):
         own = look()
         if own is not None:
             memo.check_same(own[0])

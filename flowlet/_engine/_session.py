@@ -72,6 +72,16 @@ class Session:
         own = [entry for entry in entries if entry.key == OWN]
         return (own[0], own[-1]) if own else None
 
+    def completed(self) -> tuple[Entry, Entry] | None:
+        """Tell as :meth:`recorded` does, of a run that has completed: its result can be read whoever has it.
+
+        Raises:
+            JournalError: the journal can't be read.
+        """
+        with _before_it_began():
+            run = self.journal.run(self.run_id)
+        return None if run is None or run.state != "completed" else self.recorded()
+
     def open(self) -> tuple[Entry, Entry] | None:
         """Take the run for this process, and tell as :meth:`recorded` does.
 
