@@ -49,25 +49,11 @@ def tests(session: nox.Session, backend: str) -> None:
     session.run(python(session, "test"), "-m", "pytest", "-k", f"not {other}", *session.posargs)
 
 
-REPLAYED = ("workflows", "steps", "runs", "fanout", "cancellation", "models", "prompts", "dropped", "stub")
-REPLAYED_TOO = (
-    "time",
-    "end_to_end",
-    "scale",
-    "budgets",
-    "middleware",
-    "step_plugins",
-    "yaml_workflows",
-    "recording",
-)
-
-
 @nox.session
 def replay(session: nox.Session) -> None:
-    """Run the tests of the engine with every run stopped and resumed at each step (``-- --quick``: half of them)."""
-    names = REPLAYED if "--quick" in session.posargs else REPLAYED + REPLAYED_TOO
-    files = [f"tests/test_{name}.py" for name in names]
-    session.run(python(session, "test"), "-m", "pytest", "-q", *files, env={"FLOWLET_TEST_REPLAY": "1"})
+    """Run the tests of the engine with every run stopped and resumed at each step."""
+    with_tests = python(session, "test")
+    session.run(with_tests, "-m", "pytest", "-q", *session.posargs, env={"FLOWLET_TEST_REPLAY": "1"})
 
 
 @nox.session

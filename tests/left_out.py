@@ -1,7 +1,15 @@
-"""The tests that the always-replay mode leaves out, by what they count: a resume does these things by design."""
+"""What the always-replay mode tests: the tests of the engine, without those whose subject a resume contradicts."""
+
+_ENGINE = """
+    budgets cache cancellation dropped end_to_end fanout inputs journal_parts middleware middleware_examples models
+    outside pii_guard plugins prompts provider_plugins recording runs scale step_plugins steps stub time workflows
+    yaml_cli yaml_workflows
+"""
+ENGINE = frozenset(_ENGINE.split())
+"""The modules of tests that it takes."""
 
 _BY_REASON = {
-    "a finished result is taken as it is: what was below it (steps, attempts, usage) is not made again": """
+    "what is below a finished result (steps, attempts, usage) is not made again, so metrics do not tell of it": """
         test_a_body_may_recurse_plainly
         test_a_hundred_calls_at_once_are_counted_exactly
         test_a_price_that_raises_does_not_lose_the_answer
@@ -14,17 +22,17 @@ _BY_REASON = {
         test_a_workflow_called_in_an_async_body_is_a_child_run
         test_a_workflow_runs_end_to_end
         test_an_answer_without_usage_is_unknown_and_counted
+        test_an_async_step_is_tried_again
         test_answers_come_from_the_file
         test_errors_are_replayed_so_that_retries_are
         test_every_step_is_a_step_with_its_own_name
         test_offline_is_a_choice
         test_steps_in_a_fan_out_belong_to_the_step_around
-        test_the_order_is_that_of_asking
         test_there_is_one_record_for_each_attempt
     """,
-    "the body runs again, and middleware of runs, observers and context variables see it each time": """
+    "the body begins again, and middleware of runs and observers see it each time": """
+        test_a_registered_function_is_a_step
         test_a_run_keeps_the_settings_it_began_with
-        test_context_variables_come_through_middleware
         test_events_tell_of_a_step_in_order
         test_middleware_knows_the_step_and_the_run
         test_middleware_of_any_colour_wraps_in_async_runs
@@ -32,15 +40,31 @@ _BY_REASON = {
         test_middleware_without_annotation_wraps_everything
         test_observers_hear_events_in_order
         test_observers_may_come_from_any_iterable
+        test_what_has_finished_is_not_done_again
+    """,
+    "a result that was kept is read back, and is another object": """
+        test_nothing_is_converted
+    """,
+    "of a finished step its result is kept, not the context variables that it set": """
+        test_context_variables_come_through_middleware
     """,
     "calls in flight when the run was stopped are made again": """
+        test_a_call_within_an_equal_call_around_its_run_is_made
+        test_a_call_within_an_equal_call_is_made
         test_a_nervous_interpreter_loses_nothing
         test_concurrent_calls_open_once
     """,
-    "the mode itself keeps what was passed, and a journal in memory grows": """
-        test_a_step_of_an_object_does_not_keep_it_alive
-        test_many_runs_leave_nothing_behind
-        test_runs_are_freed_without_the_collector
+    "code that changes while the run is stopped is told": """
+        test_a_constant_of_the_module_tells_results_apart
+    """,
+    "what the journal has of the run is not looked up in the cache": """
+        test_a_result_is_made_once
+        test_of_calls_that_would_wait_for_one_another_one_is_made
+        test_of_equal_calls_in_tasks_one_is_made
+        test_when_the_one_that_is_made_fails_the_next_is_made
+    """,
+    "the value has shared parts, and as JSON it is 2^40 times as large": """
+        test_shared_parts_are_looked_at_once
     """,
 }
 
