@@ -922,6 +922,34 @@ def test_plain_functions_are_not_kept(journal: MemoryJournal) -> None:
 
 
 @pytest.mark.parametrize("body", [sync_body, async_body], ids=lambda body: body.__name__)
+def test_a_run_is_read_once(body: Any, backend: str) -> None:
+    """New, stopped or completed; the result of a completed one is told without taking the run."""
+
+    class Counting(MemoryJournal):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked: list[str] = []
+
+        def read(self, run_id: str, /) -> Sequence[Entry]:
+            self.asked.append("read")
+            return super().read(run_id)
+
+        def claim(self, run_id: str, /) -> str | None:
+            self.asked.append("claim")
+            return super().claim(run_id)
+
+    journal = Counting()
+    steps.failing.add("double 2")
+    with pytest.raises(ValueError, match="double 2"):
+        run(kept(body, journal, backend), 1)
+    steps.failing.clear()
+    assert [run(kept(body, journal, backend), 1) for _ in range(2)] == [5, 5]
+    assert journal.asked == ["claim", "read", "claim", "read", "read"]
+    journal.claim("r")
+    assert run(kept(body, journal, backend), 1) == 5
+
+
+@pytest.mark.parametrize("body", [sync_body, async_body], ids=lambda body: body.__name__)
 def test_a_child_run_has_no_journal_of_its_own(body: Any, tmp_path: Path, backend: str) -> None:
     """It is recorded with the run around it, and another wish is an error, not left unheard."""
 
