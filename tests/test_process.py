@@ -370,6 +370,25 @@ def test_an_exit_without_background_runs_says_nothing(backend):
     assert (ended.code, ended.out, ended.err) == (0, "", "")
 
 
+@pytest.mark.parametrize("call", ["run(with_options(asleep, timeout=60))", "start(asleep).result()"])
+def test_a_signal_right_before_a_wait_is_seen(call, backend):
+    """One that interrupts no call of the system, as when it comes in the moment before that."""
+    ended = python(
+        f"""
+        import _thread
+        threading.Timer(0.5, _thread.interrupt_main).start()
+        began = time.monotonic()
+        try:
+            {call}
+        except KeyboardInterrupt:
+            assert time.monotonic() - began < 10
+            os._exit(0)
+        """,
+        backend,
+    )
+    assert ended.code == 0, ended.err
+
+
 # --- fork --------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context
 from functools import partial
+from math import inf
 from typing import Any
 
 from .._forks import at_fork
@@ -22,6 +23,9 @@ from ..settings import process
 from ._bells import Bell, bell
 
 IDLE_SECONDS = 10.0
+
+LOOK_UP = 1.0
+"""Seconds that the main thread waits at a stretch: a signal that came right before would be seen only after the wait."""
 
 
 def started(target: Callable[[], object], name: str) -> threading.Thread:
@@ -291,11 +295,12 @@ class Latch:
         if _here.bell is None:
             _here.bell = bell()
         self._bell = _here.bell
-        until = None if timeout is None else time.monotonic() + timeout
+        until = inf if timeout is None else time.monotonic() + timeout
+        longest = LOOK_UP if threading.current_thread() is threading.main_thread() else inf
         while not self._is_set:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
+            left = min(until - time.monotonic(), longest)
+            if left <= 0:
                 return False
-            self._bell.wait(left)
+            self._bell.wait(None if left == inf else left)
         self._is_set = False
         return True
