@@ -172,6 +172,8 @@ class Threads:
                 done()
                 del done  # and the job forgot it, so that they don't keep each other
             while worker.job is None:
+                if _here.bell is not worker.bell:  # it came into a child by a fork, where nobody knows it
+                    return
                 if not worker.bell.wait(IDLE_SECONDS) and self._retire(worker):
                     return
 
