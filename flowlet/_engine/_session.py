@@ -6,7 +6,6 @@ the way of names and arguments that leads to the call, and which of several equa
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from .._fingerprint import digest
+from .._forks import this_process
 from .._scope import Scope, guard
 from ..entries import ChangedCode, Entry
 from ..errors import JournalError, RunStopped
@@ -54,7 +54,7 @@ class Session:
         self._renewed: set[str] = set()
         self._counts: dict[str, int] = {}
         self._phase: Literal["new", "open", "closed"] = "new"
-        self._process = os.getpid()
+        self._process = this_process()
 
     # --- open and closed ---
 
@@ -121,7 +121,7 @@ class Session:
     @property
     def is_open(self) -> bool:
         """Whether the run is this process's, and not that of the process which this one was forked from."""
-        return self._phase == "open" and self._process == os.getpid()
+        return self._phase == "open" and self._process is this_process()
 
     def close(self) -> None:
         """Give the run back; from here on nothing is written."""
@@ -223,7 +223,7 @@ class Session:
 
     def add_late(self, entry: Entry) -> None:
         """Write the *entry* of a call that ended when the run was over, soon, where nobody has gone on with it."""
-        if self._process == os.getpid():
+        if self._process is this_process():
             self._writer.post(None, then=partial(self._add, entry))
             self._writer.ask()
 
