@@ -53,6 +53,7 @@ _BY_REASON = {
         test_a_call_within_an_equal_call_is_made
         test_a_nervous_interpreter_loses_nothing
         test_concurrent_calls_open_once
+        test_independent_steps_run_at_once
     """,
     "code that changes while the run is stopped is told": """
         test_a_constant_of_the_module_tells_results_apart
