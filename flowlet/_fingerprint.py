@@ -16,7 +16,7 @@ from ._constants import CODE_ATTRIBUTE, told
 from ._fence import without_codes
 from .specs import spec_of
 
-__all__ = ["CODE_ATTRIBUTE", "FILE_ATTRIBUTE", "digest", "fingerprint", "loose_of"]
+__all__ = ["CODE_ATTRIBUTE", "FILE_ATTRIBUTE", "constants_of", "digest", "fingerprint", "loose_of"]
 
 FILE_ATTRIBUTE = "__flowlet_file__"
 """On a workflow that is described in a file: that file."""
@@ -48,6 +48,11 @@ def loose_of(fn: Function) -> tuple[str, ...]:
     return _known(_bare(fn)).now().loose
 
 
+def constants_of(fn: Function) -> tuple[str, ...]:
+    """The names of the constants from outside that count for the code of *fn*, in its module and around it."""
+    return _known(_bare(fn)).now().constants
+
+
 def _bare(fn: Function) -> Function:
     """The function of a method, since what is remembered must not hold its object."""
     function: Function = getattr(fn, "__func__", fn)
@@ -59,6 +64,7 @@ class _Seen:
     """A fingerprint, and all that was looked at outside of the code to make it."""
 
     fingerprint: str
+    constants: tuple[str, ...]
     loose: tuple[str, ...]
     names: tuple[tuple[Mapping[str, object], str, object], ...]
     cells: tuple[tuple[CellType, object], ...]
@@ -111,12 +117,14 @@ class _Reader:
         self._met: list[object] = []
         self._names: list[tuple[Mapping[str, object], str, object]] = []
         self._cells: list[tuple[CellType, object]] = []
+        self._constants: list[str] = []
         self._loose: list[str] = []
 
     def read(self, fn: Function) -> _Seen:
         """Tell what there is to see of *fn*."""
         text = self._function(fn)
-        return _Seen(digest(text), tuple(self._loose), tuple(self._names), tuple(self._cells))
+        constants = tuple(dict.fromkeys(self._constants))
+        return _Seen(digest(text), constants, tuple(self._loose), tuple(self._names), tuple(self._cells))
 
     def _function(self, fn: Any) -> str:
         spec = spec_of(fn)
@@ -142,7 +150,9 @@ class _Reader:
             if _is_followed(name, value):
                 self._names.append((fn.__globals__, name, value))
                 text = None if value is None else told(value)
-                found += [] if text is None else [name, text]
+                if text is not None:
+                    self._constants.append(name)
+                    found += [name, text]
         return found
 
     def _around(self, fn: FunctionType, code: CodeType) -> list[str]:
@@ -157,6 +167,8 @@ class _Reader:
             text = "" if value is _NOTHING else told(value, self._inner)
             if text is None and wrapped is None and name != "__class__":
                 self._loose.append(f"{name} (a {type(value).__name__})")
+            if text and _is_followed(name, value):
+                self._constants.append(name)
             found += [name, text or ""]
         return found if wrapped is None else [*found, "", self._inner(wrapped)]
 

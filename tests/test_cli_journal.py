@@ -363,7 +363,7 @@ def test_rerun_says_what_becomes_of_changed_code(project: Path, capsys: pytest.C
     journal = SQLiteJournal(os.environ["FLOWLET_JOURNAL"])
     before = journal.read("r")
     assert main(["rerun", "r", "--from", "ask", "-q"]) == 2
-    assert "the code of step 'outline', or a constant" in capsys.readouterr().err
+    assert "the code of step 'outline' has changed" in capsys.readouterr().err
     assert (journal.read("r"), journal.runs()[0].state) == (before, "completed")
     assert main(["rerun", "r", "--from", "ask", "-q", "--changed-code", "rerun"]) == 0
     assert main(["show", "r"]) == 0

@@ -18,7 +18,7 @@ import pytest
 from attrs import frozen, mutable
 
 from flowlet import LLM, AsyncLLM, prompt, step, untrusted, with_options
-from flowlet._fingerprint import fingerprint, loose_of
+from flowlet._fingerprint import constants_of, fingerprint, loose_of
 from flowlet.testing import MockLLM
 
 
@@ -110,6 +110,8 @@ def test_constants_from_outside_count(one: object, other: object, monkeypatch: p
     assert prints[1] != changed[1]
     assert fingerprint(closing_over(one)) == prints[1]
     assert not loose_of(closing_over(one))
+    assert constants_of(uses) == ("CONSTANT",)
+    assert constants_of(closing_over(other)) == ("value",)
 
 
 @pytest.mark.parametrize(

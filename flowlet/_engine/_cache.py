@@ -25,7 +25,8 @@ from ..events import CacheFailed
 from ..protocols import Journal
 from ..settings import Settings, process
 from ..specs import Spec
-from ._memo import Found, canonical, given_back, text_of, value_of
+from ._memo import Found
+from ._texts import canonical, given_back, text_of, value_of
 from ._writer import Journals
 
 

@@ -11,24 +11,22 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import evolve, frozen
 
 from .._arguments import written
-from .._codec import from_json, to_json
+from .._codec import to_json
 from .._data.writing import is_plain
-from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, fingerprint
+from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, constants_of, fingerprint
 from .._raised import describe
 from .._signature import Signature, signature_of
 from ..context import Frame, FullStepRecord, Lane, RunRecord, StepRecord
 from ..entries import Entry
 from ..errors import InputError, JournalError
-from ..messages import Completion, JsonValue, Request
+from ..messages import Completion, Request
 from ..metrics import RunState
 from ..settings import process
 from ._session import OWN, Session
+from ._texts import canonical, encoded, given_back, text_of, value_of, without_secret
 
 if TYPE_CHECKING:
     from ..specs import Spec
-
-_encoded = json.JSONEncoder(separators=(",", ":")).encode
-_sorted = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 SHOWN = 2000
 """How many characters of a step's arguments are kept, for people to read."""
@@ -46,12 +44,18 @@ class Found:
 class Memo:
     """A call, told from all others by its key."""
 
-    __slots__ = ("_as_is", "_began", "_entry", "_returns", "session")
+    __slots__ = ("_as_is", "_began", "_entry", "_fn", "_returns", "session")
 
     def __init__(
-        self, session: Session, entry: Entry, returns: Any, as_is: frozenset[type] = frozenset()
+        self,
+        session: Session,
+        entry: Entry,
+        returns: Any,
+        as_is: frozenset[type] = frozenset(),
+        fn: Callable[..., Any] | None = None,
     ) -> None:
         self.session = session
+        self._fn = fn
         self._entry = entry
         self._returns = returns
         self._as_is = as_is
@@ -83,7 +87,7 @@ class Memo:
             InputError: it can't be written, or holds a secret; every fault is listed.
         """
         if type(result) in self._as_is and is_plain(result):
-            text = _without_secret(str(result) if type(result) is int else _encoded(result), self._what)
+            text = without_secret(str(result) if type(result) is int else encoded(result), self._what)
         else:
             text = text_of(result, self._returns, self._what())
         return self._ended("completed", text, attempts=attempts)
@@ -149,7 +153,7 @@ class Memo:
             session.tell_changed(run, own, policy)
             if policy == "error":
                 raise self._suspended(
-                    f"the code of {self._whose()}, or a constant that it takes from outside, has changed since run "
+                    f"the code of {self._whose()}{self._outside()} has changed since run "
                     f'{own.run_id!r} recorded its result; resume with changed_code="reuse" to take that result, or '
                     '"rerun" to run it again'
                 )
@@ -172,6 +176,10 @@ class Memo:
         self.session.suspend(fault)
         return fault
 
+    def _outside(self) -> str:
+        names = () if self._fn is None else constants_of(self._fn)
+        return f", or what it takes from outside ({', '.join(names)})," if names else ""
+
     def _whose(self) -> str:
         return f"{_KINDS[self._entry.kind]} {self._entry.name!r}"
 
@@ -182,7 +190,9 @@ class Memo:
             JournalError: another workflow, or other inputs, have this run id.
         """
         own = self._entry
-        same = first.inputs == own.inputs or _unordered(first.inputs) == _unordered(own.inputs)
+        same = first.inputs == own.inputs or canonical(json.loads(first.inputs)) == canonical(
+            json.loads(own.inputs)
+        )
         if first.name != own.name or not same:
             raise JournalError(
                 f"run {own.run_id!r} is in the journal already, as {first.name} with {_cut(first.inputs)}, "
@@ -216,57 +226,8 @@ class Place:
 _KINDS: Mapping[str, str] = {"run": "workflow", "step": "step", "call": "model"}
 
 
-def text_of(value: object, hint: Any, what: str) -> str:
-    """Write *value* as JSON text that is read back as the same under *hint*.
-
-    Raises:
-        InputError: it can't be, or it holds a registered secret; *what* it is is told with every fault.
-    """
-    try:
-        text = _encoded(to_json(value, hint, use="kept"))
-    except InputError as exc:
-        raise InputError(f"{what} can't be kept", exc.faults) from None
-    return _without_secret(text, lambda: what)
-
-
-def value_of(text: str, hint: Any) -> Any:
-    """Read what :func:`text_of` wrote.
-
-    Raises:
-        InputError: it does not fit *hint*.
-    """
-    return from_json(json.loads(text), hint, use="kept")
-
-
-def given_back(text: str, hint: Any, what: str) -> Any:
-    """Read what :func:`text_of` has just written, as a value that its class may refuse all the same.
-
-    Raises:
-        InputError: it does; *what* it is is told with every fault.
-    """
-    try:
-        return value_of(text, hint)
-    except InputError as exc:
-        raise InputError(f"{what} can't be read back", exc.faults) from None
-
-
-def _without_secret(text: str, what: Callable[[], str]) -> str:
-    if process.redactor.contains_secret(text):
-        raise InputError(f"{what()} can't be kept", ("it holds a secret, such as a key of the environment",))
-    return text
-
-
 def _cut(text: str) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
-
-
-def _unordered(inputs: str) -> str:
-    """Write *inputs* so that the order of names has no part in it, as it has none in whether mappings are equal."""
-    return _sorted(json.loads(inputs))
-
-
-def canonical(data: Mapping[str, JsonValue]) -> str:
-    return _sorted(data)
 
 
 def parent_at(frame: Frame) -> str:
@@ -343,7 +304,7 @@ def _memo(
     shown = process.redactor.redact(text if len(text) <= SHOWN else text[:SHOWN] + "…")
     key = session.key_of(path_at(frame), name, text)
     entry = Entry(session.run_id, key, kind, name, "running", parent_at(frame), shown, code=fingerprint(fn))
-    return Memo(session, entry, signature.returns, signature.returned_as_is)
+    return Memo(session, entry, signature.returns, signature.returned_as_is, fn)
 
 
 def memo_of_root(
@@ -357,7 +318,7 @@ def memo_of_root(
     signature: Signature = signature_of(fn, called=True)
     what = f"the inputs of workflow {run.workflow!r}"
     try:
-        inputs = _encoded(written(signature, args, kwargs, exact=True) or {})
+        inputs = encoded(written(signature, args, kwargs, exact=True) or {})
     except InputError as exc:
         raise InputError(f"{what} can't be kept", exc.faults) from None
     info = {
@@ -373,11 +334,11 @@ def memo_of_root(
         "run",
         run.workflow,
         "running",
-        inputs=_without_secret(inputs, lambda: what),
+        inputs=without_secret(inputs, lambda: what),
         code=fingerprint(fn),
         info=canonical(info),
     )
-    return Memo(session, entry, signature.returns, signature.returned_as_is)
+    return Memo(session, entry, signature.returns, signature.returned_as_is, fn)
 
 
 def _home(fn: Callable[..., Any]) -> dict[str, str | None]:

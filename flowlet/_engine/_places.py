@@ -14,8 +14,9 @@ from ..errors import DefinitionError, InputError
 from ..protocols import Journal
 from ..settings import process
 from ..specs import Spec
-from ._memo import Memo, Place, canonical, memo_of_child, memo_of_root, parent_at, path_at
+from ._memo import Memo, Place, memo_of_child, memo_of_root, parent_at, path_at
 from ._session import OWN, Session
+from ._texts import canonical
 from ._writer import Journals
 
 
