@@ -19,20 +19,21 @@ from ._sealed import data
 __all__ = ["Claims"]
 
 _OWN = "this process"
+_BIRTH = PLACES  # beyond those of runs
 
 
 class Claims:
-    """The runs of one journal that this process has claimed. Its threads share them; a forked child has none."""
+    """The runs of the journal at *path* that this process has claimed. Its threads share them; a forked child has none."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path.with_name(f"{path.name}-claims")
         self._lock = threading.Lock()
         self._places: set[int] = set()
         self._held: int | None = None
 
     @staticmethod
     def of(path: Path) -> Claims:
-        """The one of this process for a file: a second would give the locks of the first away."""
+        """The one of this process for a journal: a second would give the locks of the first away."""
         known = process.of(_Known).by_path
         found = known.get(path)
         if found is None:
@@ -46,8 +47,18 @@ class Claims:
         Raises:
             OSError: the file can't be opened, or the system has no locks for it.
         """
-        place = _place(run_id)
-        with self._lock, self._file(os.O_CREAT) as file:
+        return self._take(_place(run_id))
+
+    def take_birth(self) -> bool:
+        """Claim to make the journal, which one does at a time; False says that somebody does.
+
+        Raises:
+            OSError: as :meth:`take` does.
+        """
+        return self._take(_BIRTH) is None
+
+    def _take(self, place: int) -> str | None:
+        with self._lock, self._file(os.O_RDWR | os.O_CREAT) as file:
             if place in self._places:
                 return _OWN
             if not lock(file, place):
@@ -57,10 +68,16 @@ class Claims:
 
     def release(self, run_id: str) -> None:
         """Give a run back, if it is this process's."""
-        place = _place(run_id)
+        self._release(_place(run_id))
+
+    def release_birth(self) -> None:
+        """Let others make the journal, if it is gone again."""
+        self._release(_BIRTH)
+
+    def _release(self, place: int) -> None:
         with self._lock:
             if place in self._places:
-                with self._file() as file:
+                with self._file(os.O_RDWR) as file:
                     unlock(file, place)
                     self._places.discard(place)
 
@@ -68,7 +85,7 @@ class Claims:
         """Tell who has each of those runs that somebody has."""
         with self._lock:
             try:
-                with self._file() as file:
+                with self._file(os.O_RDONLY) as file:
                     return dict(self._owners(file, run_ids))
             except FileNotFoundError:
                 return {}  # nobody ever claimed a run
@@ -83,10 +100,10 @@ class Claims:
                 yield run_id, _process(found)
 
     @contextmanager
-    def _file(self, create: int = 0) -> Generator[int]:
+    def _file(self, how: int) -> Generator[int]:
         """The one descriptor, which stays open while there are claims: closing it gives them all back."""
         if self._held is None:
-            self._held = os.open(self._path, os.O_RDWR | create, 0o666)
+            self._held = os.open(self._path, how, 0o666)
         try:
             yield self._held
         finally:

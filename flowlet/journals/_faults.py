@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 from collections.abc import Generator
@@ -70,7 +71,16 @@ def told(path: Path) -> Generator[None]:
         found, do = _way(path, getattr(exc, "sqlite_errorcode", None))
         raise fault(path, f"{found} ({exc})", do) from exc
     except OSError as exc:
-        raise fault(path, f"{exc.strerror or exc}", "mend that") from exc
+        raise _of_system(path, exc) from exc
+
+
+def _of_system(path: Path, exc: OSError) -> JournalError:
+    """Say which file the system refuses, where it is another than that of *path*."""
+    name, found = Path(exc.filename or path).name, str(exc.strerror or exc)
+    found = found if name == path.name else f"its file {name} can't be used ({found})"
+    if isinstance(exc, PermissionError):
+        return fault(path, found, "make that and its directory readable and writable for this user")
+    return fault(path, *(_WAYS[sqlite3.SQLITE_FULL] if exc.errno == errno.ENOSPC else (found, "mend that")))
 
 
 def _way(path: Path, code: int | None) -> tuple[str, str]:

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Literal
 from weakref import WeakSet
 
 from .._forks import at_fork
 from ..settings import process
 from ._faults import fault, told
-from ._opening import connect, create
+from ._opening import check_free, connect, create, look, may_write, nothing
 from ._trail import Trail
 
 __all__ = ["JournalFile"]
@@ -39,6 +40,7 @@ class JournalFile:
         self.seen: dict[str, Trail] = {}
         self._version: object = None
         self._db: sqlite3.Connection | None = None
+        self._brief = False  # whether the connection is for one look
         self._inode: tuple[int, int] | None = None
         with process.lock:
             _files.add(self)
@@ -52,11 +54,13 @@ class JournalFile:
         """
         with self.lock:
             try:
-                db = self._opened()
+                db = self._opened(reading=kind == "DEFERRED")
                 db.execute(f"BEGIN {kind}")
                 self._look(db)
                 yield db
                 db.execute("COMMIT")
+                if self._brief:
+                    self.shut()
             except BaseException:
                 self.shut()  # which takes back what was half done
                 with told(self.path):
@@ -86,27 +90,35 @@ class JournalFile:
     def __del__(self) -> None:
         self.shut()
 
-    def _opened(self) -> sqlite3.Connection:
+    def _opened(self, *, reading: bool) -> sqlite3.Connection:
         """Give the connection, if it is still one to the file of that name."""
         try:
             found = os.stat(self.path)  # noqa: PTH116 -- asked with every write
-        except FileNotFoundError:
-            return self._created()
+        except (FileNotFoundError, NotADirectoryError):
+            return self._anew(reading=reading)
         inode = found.st_dev, found.st_ino
         if self._db is None or inode != self._inode:
             self.shut()
+            if S_ISDIR(found.st_mode):
+                raise fault(self.path, "it is a directory", "name a file")
             if not found.st_size:
                 raise fault(self.path, "it is empty, so it has lost what it held", "restore or remove it")
-            self._db = connect(self.path)
+            self._brief = reading and not may_write(self.path)
+            self._db = look(self.path) if self._brief else connect(self.path)
             self._inode = inode
         return self._db
 
-    def _created(self) -> sqlite3.Connection:
+    def _anew(self, *, reading: bool) -> sqlite3.Connection:
+        """Make the file, or read as if it were there."""
         self.shut()
         if self._inode is not None:
             raise fault(self.path, "it has vanished", "put it back, or start anew to begin another")
+        if reading:
+            check_free(self.path)
+            self._brief, self._db = True, nothing()
+            return self._db
         create(self.path)
-        return self._opened()
+        return self._opened(reading=False)
 
 
 def _before_fork() -> None:

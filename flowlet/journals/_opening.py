@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from uuid import uuid4
 
+from ._claims import Claims
 from ._faults import BUSY, fault
 
-__all__ = ["connect", "create"]
+__all__ = ["check_free", "connect", "create", "look", "may_write", "nothing"]
+
+_MOMENT = 0.002
+"""Seconds between two looks whether somebody has made a journal."""
 
 MARK = int.from_bytes(b"flow")
 VERSION = 2
@@ -38,12 +43,33 @@ def create(path: Path) -> None:
     """Make an empty journal at *path*, unless somebody else has just done so.
 
     It is made under another name, so that a file of that name is always a whole journal: one that is
-    empty, or cut off, has lost something.
+    empty, or cut off, has lost something. What a killed process left of that goes with the next one.
 
     Raises:
         JournalError: the directory does not exist, or there are remains of a journal.
         OSError: the file can't be made.
         sqlite3.Error: the same.
+    """
+    check_free(path)
+    if not os.access(path.parent, os.W_OK):
+        raise fault(path, "it can't be made", f"make {path.parent} writable for this user")
+    draft = path.with_name(f"{path.name}-new")
+    with _alone(path):
+        _remove(draft)
+        try:
+            with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+                db.executescript(_SCHEMA)
+            if not path.exists():
+                draft.rename(path)
+        finally:
+            _remove(draft)
+
+
+def check_free(path: Path) -> None:
+    """Refuse to take it that there never was a journal at *path*.
+
+    Raises:
+        JournalError: the directory does not exist, or there are remains of a journal.
     """
     if not path.parent.is_dir():
         raise fault(path, f"there is no directory {path.parent}", "create it, or name another file")
@@ -52,15 +78,25 @@ def create(path: Path) -> None:
         raise fault(
             path, f"it is gone, but its log {remains.name} is there", "put it back, or remove the log"
         )
-    draft = path.with_name(f"{path.name}-{uuid4().hex[:12]}.new")
+
+
+@contextmanager
+def _alone(path: Path) -> Generator[None]:
+    """Let no other thread or process make the journal meanwhile."""
+    claims, began = Claims.of(path), time.monotonic()
+    while not claims.take_birth():
+        if time.monotonic() - began > BUSY:
+            raise fault(path, "another process has been making it for some time", "end that process")
+        time.sleep(_MOMENT)
     try:
-        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
-            db.executescript(_SCHEMA)
-        with suppress(FileExistsError):
-            os.link(draft, path)
+        yield
     finally:
-        for name in (draft, draft.with_name(f"{draft.name}-journal")):
-            name.unlink(missing_ok=True)
+        claims.release_birth()
+
+
+def _remove(draft: Path) -> None:
+    for end in ("", "-journal", "-wal", "-shm"):
+        draft.with_name(draft.name + end).unlink(missing_ok=True)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -70,11 +106,9 @@ def connect(path: Path) -> sqlite3.Connection:
         JournalError: it is none, or of a newer version.
         sqlite3.Error: it can't be opened.
     """
-    uri = f"{path.as_uri()}?mode=rw"
-    db = sqlite3.connect(uri, timeout=BUSY, isolation_level=None, check_same_thread=False, uri=True)
-    db.text_factory = bytes  # damage may make text of anything
+    db = _opened(path, "mode=rw")
     try:
-        _check(path, _asked(db, "application_id"), _asked(db, "user_version"))
+        _check(path, db)
         if _asked(db, "journal_mode") != b"wal":
             db.execute("PRAGMA journal_mode = WAL")
         db.executescript(_SETTINGS)
@@ -84,11 +118,51 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def look(path: Path) -> sqlite3.Connection:
+    """Open the journal at *path* for one look, by somebody who may not write it, or not beside it.
+
+    Where nobody has written since it was closed, nobody's log has to be kept apart from the look.
+
+    Raises:
+        JournalError: it is none, or of a newer version.
+        sqlite3.Error: it can't be opened.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    db = _opened(path, "mode=ro" if log.exists() and log.stat().st_size else "immutable=1")
+    try:
+        _check(path, db)
+        db.execute("PRAGMA cell_size_check = ON")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def nothing() -> sqlite3.Connection:
+    """Open a journal that has nothing."""
+    db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    db.executescript(_SCHEMA)
+    return db
+
+
+def may_write(path: Path) -> bool:
+    """Whether this user may write the journal at *path*, and the files that SQLite keeps beside it."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _opened(path: Path, how: str) -> sqlite3.Connection:
+    uri = f"{path.as_uri()}?{how}"
+    db = sqlite3.connect(uri, timeout=BUSY, isolation_level=None, check_same_thread=False, uri=True)
+    db.text_factory = bytes  # damage may make text of anything
+    return db
+
+
 def _asked(db: sqlite3.Connection, pragma: str) -> object:
     return db.execute(f"PRAGMA {pragma}").fetchone()[0]
 
 
-def _check(path: Path, mark: object, version: object) -> None:
+def _check(path: Path, db: sqlite3.Connection) -> None:
+    mark, version = _asked(db, "application_id"), _asked(db, "user_version")
     if mark != MARK:
         raise fault(
             path,

@@ -33,7 +33,7 @@ _OF_RUN = "FROM entries WHERE number BETWEEN ? AND ?"
 
 
 class SQLiteJournal:
-    """Keeps runs in the file *path*, which is made when it is first needed.
+    """Keeps runs in the file *path*, which is made when something is first written; to read is to change nothing.
 
     What :meth:`append` has taken survives a kill of the process, at any moment; a loss of power may cost the
     last moments, never more. Other processes may use the same file, on the same machine. What has changed
@@ -44,7 +44,6 @@ class SQLiteJournal:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path).expanduser().resolve()
         self._file = JournalFile(self.path)
-        self._claims = self.path.with_name(f"{self.path.name}-claims")
         self._runs = Table(self.path, "runs", "run")
         self._cache = Table(self.path, "cache", "the cached value of")
         self._counts = Table(self.path, "counts", "the number of")
@@ -114,7 +113,7 @@ class SQLiteJournal:
             JournalError: the file of claims can't be used.
         """
         with told(self.path):
-            return Claims.of(self._claims).take(run_id)
+            return Claims.of(self.path).take(run_id)
 
     def release(self, run_id: str, /) -> None:
         """Give a run back.
@@ -123,7 +122,7 @@ class SQLiteJournal:
             JournalError: the file of claims can't be used.
         """
         with told(self.path):
-            Claims.of(self._claims).release(run_id)
+            Claims.of(self.path).release(run_id)
 
     def forget(self, run_ids: Sequence[str], /) -> None:
         """Drop runs with all their entries, damaged ones too.
@@ -205,7 +204,7 @@ class SQLiteJournal:
         """Tell the runs of *trails*, with who executes each."""
         runs = [trail.run for trail in trails if trail.run is not None]
         with told(self.path):
-            owners = Claims.of(self._claims).owners(run.run_id for run in runs)
+            owners = Claims.of(self.path).owners(run.run_id for run in runs)
         return tuple(evolve(run, owner=owners.get(run.run_id)) for run in runs)
 
     def _lost(self, db: Connection, count: int) -> list[str]:
