@@ -199,6 +199,23 @@ def test_what_does_not_fit_its_hint_is_not_written(value, hint, fault):
     assert faults(to_json, value, hint)[0].startswith(fault)
 
 
+@pytest.mark.parametrize(
+    ("hint", "values"),
+    [
+        (list[str], ["a", "\ud800"]),
+        (list[float], [1.5, math.nan]),
+        (list[int], [1, True]),
+        (list[bool], [True, 1]),
+        (tuple[str, ...], ("a", 1)),
+    ],
+)
+def test_one_that_does_not_fit_is_found_among_many_that_do(hint, values):
+    """Lists of plain values are looked at as a whole, which hides none of them."""
+    for convert, data in ((to_json, values), (from_json, list(values))):
+        assert faults(convert, data, hint)[0].startswith("$[1]: expected ")
+    assert from_json([1, 2], list[float]) == to_json([1, 2.0], list[float]) == [1.0, 2.0]
+
+
 def test_keys_are_read_by_their_hint():
     """Keys of JSON are text; those that do not fit, or mean the same, are faults."""
     assert from_json({"red": 1}, dict[Color, int]) == {Color.RED: 1}

@@ -9,7 +9,7 @@ from typing import Any
 from .._fence import read_text
 from .checking import Visit, first, same_keys
 from .faults import TooDeep, Walk, cut, key_step
-from .scalars import NOTHING, TEXT, Scalar, kind_of
+from .scalars import NOTHING, TEXT, Scalar, all_plain, kind_of
 from .shapes import (
     ANYTHING,
     Alias,
@@ -124,8 +124,10 @@ def _read_choice(walk: Walk, shape: Choice, data: Any) -> Any:
 def _read_items(walk: Walk, shape: Items, data: Any) -> Any:
     if kind_of(data) != "array":
         return _misfit(walk, shape, data)
-    found: list[Any] = []
     before, item = walk.count, shape.item
+    if all_plain(core(item), data):
+        return _made(walk, shape.make, list(data))
+    found: list[Any] = []
     visit = _READS[type(item)]
     for index, value in enumerate(data):
         walk.enter(index)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -284,6 +284,20 @@ _ALL = (
     ),
 )
 SCALARS: Mapping[type, Scalar] = {scalar.types[0]: scalar for scalar in _ALL}
+
+
+def all_plain(scalar: object, values: Collection[Any]) -> bool:
+    """Whether *values*, of which there may be many, are JSON as they are, and are read as they are."""
+    plain = _PLAIN.get(scalar)
+    return plain is not None and plain[0].issuperset(map(type, values)) and all(map(plain[1], values))
+
+
+_PLAIN: Mapping[object, tuple[frozenset[type], Callable[[Any], bool]]] = {
+    TEXT: (frozenset([str]), str.isascii),
+    SCALARS[bool]: (frozenset([bool]), lambda _: True),
+    SCALARS[int]: (frozenset([int]), lambda value: -(2**63) < value < 2**63),
+    SCALARS[float]: (frozenset([float]), isfinite),
+}
 
 
 def scalar_of(value: object) -> Scalar | None:

@@ -13,7 +13,7 @@ from .._fence import OPEN, Untrusted, kept_text
 from .checking import Visit, first, fits, same_keys
 from .faults import Walk, key_step
 from .reading import chosen, parse, read
-from .scalars import NOTHING, TEXT, Scalar, kind_of
+from .scalars import NOTHING, TEXT, Scalar, all_plain, kind_of
 from .shapes import (
     ANYTHING,
     Anything,
@@ -110,10 +110,13 @@ def _write_items(walk: Walk, shape: Items, value: Any) -> Any:
     if not hasattr(value, "__len__"):
         return walk.fault(f"{walk.shown(value)} can't be written without being consumed; make it a list")
     found: list[Any] = []
-    for index, item in enumerate(value):
-        walk.enter(index)
-        found.append(write(walk, shape.item, item))
-        walk.leave()
+    if all_plain(core(shape.item), value):
+        found += value
+    else:
+        for index, item in enumerate(value):
+            walk.enter(index)
+            found.append(write(walk, shape.item, item))
+            walk.leave()
     if isinstance(value, set | frozenset):
         found.sort(key=json.dumps)  # else the order changes with every process
     return found
