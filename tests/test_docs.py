@@ -6,6 +6,7 @@ page say more: ``<!-- needs: fastapi -->`` names packages of the docs group, wit
 ``<!-- cells -->`` sends the blocks to a kernel, as cells of a notebook.
 """
 
+import gc
 import os
 import re
 import shutil
@@ -51,6 +52,15 @@ def assert_prints(printed: str, promised: str | None) -> None:
     assert re.fullmatch(pattern, printed, re.DOTALL), f"promised:\n{promised}\nprinted:\n{printed}"
 
 
+@pytest.fixture
+def collector() -> Iterator[None]:
+    """What a page sets of the garbage collector goes with it."""
+    thresholds = gc.get_threshold()
+    yield
+    gc.set_threshold(*thresholds)
+
+
+@pytest.mark.usefixtures("collector")
 @pytest.mark.parametrize("page", PLAIN, ids=name_of)
 def test_blocks_run_offline(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
