@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache, partial
-from pathlib import PurePath
+from itertools import takewhile
+from pathlib import Path, PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, cast, get_args, get_origin
 from uuid import UUID
 
 import attrs
 
-__all__ = ["CODE_ATTRIBUTE", "told"]
+__all__ = ["CODE_ATTRIBUTE", "module_name", "told"]
 
 CODE_ATTRIBUTE = "__flowlet_code__"
 """On what is made of data (a prompt, an ``LLM``): the text that stands for its code, or the function whose code it executes."""
@@ -37,7 +39,7 @@ _BASES: dict[type, Callable[[Any], str]] = {
     int: lambda value: int.__format__(value, "x"),
     float: float.__repr__,
     PurePath: str,
-    ModuleType: lambda value: value.__name__,
+    ModuleType: lambda value: module_name(value.__name__),
 }
 
 
@@ -101,4 +103,16 @@ def _made_of(kind: type, *parts: str) -> str:
 
 
 def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{module_name(kind.__module__)}.{kind.__qualname__}"
+
+
+def module_name(name: str) -> str:
+    """The name of a module for whoever imports it, also where it is the program itself and called ``__main__``."""
+    if name != "__main__":
+        return name
+    main = sys.modules[name]
+    if main.__spec__ is not None:
+        return main.__spec__.name
+    path = Path(getattr(main, "__file__", None) or name).resolve()
+    packages = takewhile(lambda folder: (folder / "__init__.py").exists(), path.parents)
+    return ".".join([*reversed([folder.name for folder in packages]), path.stem])

@@ -185,4 +185,6 @@ def _is_followed(name: str, value: object) -> bool:
     """Whether the *value* of a *name* in a module may be, or become, a constant."""
     if issubclass(type(value), _NOT_FOLLOWED):
         return isinstance(getattr(value, CODE_ATTRIBUTE, None), str)
+    if name.startswith("__"):  # how a module is called says nothing of what its code does
+        return False
     return value is not _NOTHING or not hasattr(builtins, name)

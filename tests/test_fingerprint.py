@@ -347,3 +347,43 @@ def test_it_is_the_same_in_every_process() -> None:
         assert done.returncode == 0, done.stderr
         found.add(done.stdout)
     assert len(found) == 1
+
+
+FLOWS = """
+from enum import Enum
+from attrs import frozen
+from flowlet._fingerprint import fingerprint
+
+class Colour(Enum):
+    RED = "red"
+
+@frozen
+class Rates:
+    low: float
+
+RATES, COLOUR, CLASSES = Rates(1.0), Colour.RED, (Rates, Colour)
+
+def uses(x):
+    return __name__, __file__, RATES, COLOUR, CLASSES
+
+def main():
+    print(fingerprint(uses))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_it_is_the_same_for_a_program_and_a_module(tmp_path: Path) -> None:
+    """So that what ``python flows.py`` has begun, ``flowlet resume`` ends."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "flows.py").write_text(FLOWS)
+    ways = (["package/flows.py"], ["-m", "package.flows"], ["-c", "import package.flows as f; f.main()"])
+    found = set()
+    for way in ways:
+        done = subprocess.run([sys.executable, *way], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.add(done.stdout)
+    assert len(found) == 1

@@ -15,6 +15,7 @@ from attrs import frozen
 
 from .._arguments import written
 from .._codec import to_json
+from .._constants import module_name
 from .._fingerprint import digest, fingerprint, loose_of
 from .._raised import describe
 from .._scope import Scope
@@ -197,7 +198,7 @@ def slot_of(
             return None
         arguments = canonical(data)
     settings = process.settings
-    place = (fn.__module__, fn.__qualname__, fingerprint(fn), repr(signature.returns))
+    place = (module_name(fn.__module__), fn.__qualname__, fingerprint(fn), repr(signature.returns))
     key = digest("cache", *place, record.model or settings.model, _asked(settings), arguments)
     lasts = rule if isinstance(rule, timedelta) else None
     where = settings.journal if run.place is None else run.place.session.journal
