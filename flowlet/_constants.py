@@ -50,6 +50,8 @@ def told(value: object, functions: Functions | None = None) -> str | None:
     *functions* tells; without that they are no data.
     """
     kind: Any = type(value)  # and never value.__class__, which a proxy may not have yet
+    if type(kind).__hash__ is None:  # no mapping can hold such a class
+        return None
     plain = _PLAIN.get(kind)
     if plain is not None:
         return f"{kind.__name__}:{plain(value)}"

@@ -12,6 +12,7 @@ from enum import Enum, IntEnum
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -277,8 +278,8 @@ def test_what_no_fingerprint_can_tell_is_named() -> None:
     assert loose_of(uses) == ("client (a lock)", "words (a list)")
 
 
-def test_an_object_that_is_not_ready_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as a proxy for what is there within a request only."""
+def test_an_object_of_a_strange_kind_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a proxy for what is there within a request only: it is no data, and is not touched."""
 
     class Proxy:
         @property
@@ -288,12 +289,16 @@ def test_an_object_that_is_not_ready_is_not_touched(monkeypatch: pytest.MonkeyPa
         def __getattr__(self, name: str) -> object:
             raise RuntimeError(name)
 
-    monkeypatch.setitem(globals(), "CONSTANT", Proxy())
+    class Strange(type):
+        __hash__ = None  # type: ignore[assignment]
 
     def uses() -> object:
         return CONSTANT  # type: ignore[name-defined] # noqa: F821
 
-    assert fingerprint(uses)
+    for constant in (Proxy(), Strange("Kind", (), {})(), Mock()):
+        monkeypatch.setitem(globals(), "CONSTANT", constant)
+        assert fingerprint(uses)
+        assert loose_of(closing_over(constant))
 
 
 def test_a_variable_that_is_bound_later_is_seen() -> None:
