@@ -369,6 +369,31 @@ def test_nothing_is_left_open_at_the_end(path: Path) -> None:
     assert sorted(found.name for found in path.parent.iterdir()) == ["runs.db", "runs.db-claims"]
 
 
+def test_what_is_dropped_makes_the_file_smaller(path: Path) -> None:
+    """Runs and expired values; the log, which grows meanwhile, too, while the journal stays open."""
+    journal = SQLiteJournal(path)
+    for number in range(8):
+        run_id, key = str(number), "x" * 4000
+        journal.append([begun(run_id), *(made(f"{key}{step}", run_id) for step in range(500))])
+        journal.keep(run_id, "x" * 1_000_000, 1.0 if number < 7 else None)
+    full = sizes(path)
+    journal.forget([str(number) for number in range(7)])
+    journal.expire(2.0)
+    assert len(journal.read("7")) == 501
+    journal.append([made("a", "7")])
+    assert sizes(path) < full
+    journal.close()
+    assert path.stat().st_size < full / 6
+    journal.forget(["7"])
+    journal.close()
+    assert path.stat().st_size < 2_000_000, "the value that is kept for good is left"
+
+
+def sizes(path: Path) -> int:
+    """How many bytes a journal takes on the disk."""
+    return sum(found.stat().st_size for found in path.parent.iterdir())
+
+
 def test_one_that_is_dropped_is_closed(path: Path) -> None:
     """As the last reference goes."""
     SQLiteJournal(path).append([begun()])

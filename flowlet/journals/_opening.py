@@ -23,6 +23,7 @@ VERSION = 2
 # A name is what is looked for; the body is JSON; the digest covers both, and for an entry the one before it.
 # The number of an entry is that of its run and its own, so that one who adds to a run adds at one end of it.
 _SCHEMA = f"""\
+PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA application_id = {MARK};
 PRAGMA user_version = {VERSION};
 CREATE TABLE counts (name BLOB PRIMARY KEY, digest BLOB, body BLOB) WITHOUT ROWID;
@@ -36,6 +37,7 @@ _SETTINGS = """\
 PRAGMA synchronous = NORMAL;
 PRAGMA cell_size_check = ON;
 PRAGMA wal_autocheckpoint = 4000;
+PRAGMA journal_size_limit = 16777216;
 """
 
 

@@ -125,7 +125,7 @@ class SQLiteJournal:
             Claims.of(self.path).release(run_id)
 
     def forget(self, run_ids: Sequence[str], /) -> None:
-        """Drop runs with all their entries, damaged ones too.
+        """Drop runs with all their entries, damaged ones too; the file becomes smaller.
 
         Raises:
             JournalError: the file can't be written.
@@ -139,6 +139,7 @@ class SQLiteJournal:
                     db.execute(f"DELETE {_OF_RUN}", numbers(number))
                 runs -= self._runs.drop(db, run_id) or number is not None
             self._count(db, runs, ever)
+        self._give_back()
 
     def kept(self, key: str, now: float, /) -> str | None:
         """Tell the cached value of *key*, unless it has expired at *now*.
@@ -171,10 +172,20 @@ class SQLiteJournal:
         for at in range(0, len(ended), _AT_ONCE):  # between them others write
             with self._file.transaction("IMMEDIATE") as db:
                 self._cache.drop_as_told(db, ended[at : at + _AT_ONCE])
+        self._give_back()
 
     def close(self) -> None:
         """Close the file; a later call opens it again. Claims stay."""
         self._file.close()
+
+    def _give_back(self) -> None:
+        """Give the pages that hold nothing any more back to the system."""
+        with self._file.transaction("DEFERRED") as db:
+            (free,) = db.execute("PRAGMA freelist_count").fetchone()
+        for at in range(0, free, _AT_ONCE):  # between them others write
+            with self._file.transaction("IMMEDIATE") as db:
+                for _ in range(min(free - at, _AT_ONCE)):
+                    db.execute("PRAGMA incremental_vacuum(1)")  # of more, execute() would do the first
 
     def _trail(self, db: Connection, run_id: str) -> Trail | None:
         row = self._runs.get(db, run_id)
