@@ -553,6 +553,37 @@ def test_what_is_damaged_hides_no_other_run(whole: Path, path: Path) -> None:
         assert pickle.loads(pickle.dumps(caught.value)).runs == found
 
 
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "UPDATE counts SET body = CAST('{}' AS BLOB)",
+        "DELETE FROM counts",
+        "DELETE FROM counts; DELETE FROM entries",
+        "DELETE FROM runs WHERE name = CAST('tea-3' AS BLOB); DELETE FROM entries WHERE number >= 3 << 32",
+    ],
+)
+def test_runs_are_counted_anew_when_some_are_dropped(whole: Path, path: Path, deed: str) -> None:
+    """So new ones can begin, with numbers that no other has; one that still has entries is missed all the same."""
+    shutil.copy(whole, path)
+    with sqlite3.connect(path) as db:
+        db.executescript(deed)
+    db.close()
+    journal = SQLiteJournal(path)
+    journal.forget(["tea-1"])
+    known = {run.run_id for run in journal.runs()}
+    journal.append([begun("new")])
+    assert journal.read("new") == (begun("new"),)
+    assert {run.run_id for run in journal.runs()} == {*known, "new"}
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM runs WHERE name = CAST('new' AS BLOB)")
+    db.close()
+    journal.forget(["tea-2"])
+    with pytest.raises(
+        DamagedRuns, match=r"run 'new' \(it has entries, and is not among the runs\) is damaged"
+    ):
+        journal.runs()
+
+
 def whole_run(journal: SQLiteJournal, name: str) -> JournalledRun | None:
     try:
         return journal.run(name)

@@ -125,20 +125,19 @@ class SQLiteJournal:
             Claims.of(self.path).release(run_id)
 
     def forget(self, run_ids: Sequence[str], /) -> None:
-        """Drop runs with all their entries, damaged ones too; the file becomes smaller.
+        """Drop runs with all their entries, damaged ones too, and count the others anew; the file becomes smaller.
 
         Raises:
             JournalError: the file can't be written.
         """
         with self._file.transaction("IMMEDIATE") as db:
             self._file.seen.clear()
-            runs, ever = self._counted(db)
             for run_id in run_ids:
                 number = self._number(db, run_id)
                 if number is not None:
                     db.execute(f"DELETE {_OF_RUN}", numbers(number))
-                runs -= self._runs.drop(db, run_id) or number is not None
-            self._count(db, runs, ever)
+                self._runs.drop(db, run_id)
+            self._recount(db)
         self._give_back()
 
     def kept(self, key: str, now: float, /) -> str | None:
@@ -253,6 +252,22 @@ class SQLiteJournal:
         """Tell how many runs there are, and how many there ever were."""
         row = self._counts.get(db, _ALL) or {"runs": 0, "ever": 0}
         return row["runs"], row["ever"]
+
+    def _recount(self, db: Connection) -> None:
+        """Count the runs that are there; those that were lost before are not missed any more."""
+        (listed,) = db.execute("SELECT COUNT(*) FROM runs").fetchone()
+        self._count(db, listed + len(db.execute(_LOST).fetchall()), self._ever(db))
+
+    def _ever(self, db: Connection) -> int:
+        """Tell how many runs there ever were, or, where that is not known, what may stand for it."""
+        with suppress(JournalError):
+            known = self._counts.get(db, _ALL)
+            if known is not None:
+                return int(known["ever"])
+        rows, _ = self._runs.all(db)
+        (newest,) = db.execute("SELECT MAX(number) FROM entries").fetchone()
+        found: list[int] = [row["number"] for row in rows.values()]
+        return max([(newest or 0) >> 32, *found])
 
     def _count(self, db: Connection, runs: int, ever: int) -> None:
         self._counts.put(db, _ALL, {"runs": runs, "ever": ever})

@@ -63,9 +63,9 @@ class Table:
         """Remove the rows of these names, where they still have the digest told with each."""
         db.executemany(self._sql("DELETE FROM {} WHERE name = ? AND digest IS ?"), rows)
 
-    def drop(self, db: Connection, key: str) -> bool:
-        """Remove the row of *key*, damaged or not; tell whether there was one."""
-        return db.execute(self._sql("DELETE FROM {} WHERE name = ?"), (data(key),)).rowcount > 0
+    def drop(self, db: Connection, key: str) -> None:
+        """Remove the row of *key*, damaged or not."""
+        db.execute(self._sql("DELETE FROM {} WHERE name = ?"), (data(key),))
 
     def _sql(self, statement: str) -> str:
         return statement.format(self.name)
