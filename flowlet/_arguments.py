@@ -67,6 +67,10 @@ def written(
     return found
 
 
+_MISSING = "missing"
+_LEFT_OUT = (
+    "missing, since what is no data is not recorded: run the workflow again with it, under the same run_id"
+)
 HOW = "what is no data, such as a client, is left out with Annotated[..., flowlet.ExcludeFromKey]"
 
 
@@ -102,7 +106,7 @@ def read_back(
         elif others is not None:
             value = others[p.name]
         else:
-            faults += [f"{p.name}: missing"] if p.required else []
+            faults += [f"{p.name}: {_MISSING if p.keyed else _LEFT_OUT}"] if p.required else []
             continue
         if p.kind is _P.VAR_POSITIONAL:
             args += value or ()

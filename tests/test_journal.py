@@ -872,6 +872,25 @@ def test_rewind_keeps_what_came_before_in_a_child_run(journal: MemoryJournal) ->
     assert steps.ran[2:] == ["add 1", "double 2", "add 4", "add 1", "double 1"]
 
 
+def test_a_workflow_that_takes_what_is_no_data_is_run_again(journal: MemoryJournal) -> None:
+    """By its id alone it can't be resumed, which is told with the way that works."""
+
+    @workflow
+    def priced(shop: Annotated[Steps, ExcludeFromKey], x: int) -> int:
+        shop.enter("body")
+        return add(x)
+
+    steps.failing.add("add 1")
+    with pytest.raises(ValueError, match="add 1"):
+        run(kept(priced, journal), steps, 1)
+    steps.failing.clear()
+    with pytest.raises(
+        InputError, match="shop: missing, .*: run the workflow again with it, under the same run_id"
+    ):
+        resume("r", priced, journal=journal)
+    assert run(kept(priced, journal), steps, 1) == 2
+
+
 @pytest.mark.parametrize("end", ["made", "killed", "other"])
 def test_a_second_rewind_keeps_what_the_first_made_again(journal: MemoryJournal, end: str) -> None:
     """Also where the step of the second was not made again, or with other arguments."""
