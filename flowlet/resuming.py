@@ -187,7 +187,7 @@ def resume(
 
     Args:
         run_id: the run.
-        fn: its workflow, where that can't be imported by its name (one made within a function or a notebook).
+        fn: its workflow, where that can't be imported by its name (a chain, or one made within a function or a notebook).
         journal: where it is recorded (default: the setting).
         changed_code: what becomes of a recorded result when the code of its step has changed since.
 
@@ -218,8 +218,8 @@ def _workflow(run_id: str, info: Mapping[str, Any]) -> Function:
     name, file = info["name"], info["file"]
     if name is None:
         raise JournalError(
-            f"the workflow of run {run_id!r} was made within a function or a notebook, and can't be found by "
-            f"its name\n    write:  resume({run_id!r}, the_workflow)"
+            f"the workflow of run {run_id!r} has no name to find it by: it is a chain, or was made within a function "
+            f"or a notebook\n    hand it over:  resume({run_id!r}, the_workflow)"
         )
     try:
         if info["module"] is None:

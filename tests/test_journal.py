@@ -23,6 +23,7 @@ from flowlet import (
     WorkflowTimeout,
     aresume,
     arun,
+    chain,
     configure,
     last_run,
     pmap,
@@ -889,6 +890,15 @@ def test_a_workflow_that_takes_what_is_no_data_is_run_again(journal: MemoryJourn
     ):
         resume("r", priced, journal=journal)
     assert run(kept(priced, journal), steps, 1) == 2
+
+
+def test_a_chain_is_handed_over(journal: MemoryJournal) -> None:
+    """It has no name to be found by, which is told."""
+    more = chain(add, double)
+    assert run(kept(more, journal), 1) == 4
+    with pytest.raises(JournalError, match="it is a chain, or was made within .*\n    hand it over:  resume"):
+        resume("r", journal=journal)
+    assert resume("r", more, journal=journal) == 4
 
 
 @pytest.mark.parametrize("end", ["made", "killed", "other"])
