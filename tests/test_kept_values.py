@@ -2,8 +2,10 @@
 
 import dataclasses
 import enum
+import gc
 import json
 import os
+import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -562,3 +564,21 @@ def test_the_order_of_a_mapping_is_kept_and_asks_for_no_other_run(journal: Memor
     assert run(again, {"a": 2, "b": 1}) == 1
     with pytest.raises(JournalError, match="already"):
         run(again, {"a": 1, "b": 2})
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_a_run_that_is_over_holds_no_inputs(journal: MemoryJournal, backend: str, asynchronous: bool) -> None:
+    """Its record is there for long, and they may be large."""
+    configure(backend=backend)
+    seen: list[weakref.ref[Mail]] = []
+
+    def body(mail: Mail) -> int:
+        return seen.append(weakref.ref(mail)) or 1
+
+    async def abody(mail: Mail) -> int:
+        return body(mail)
+
+    run(with_options(workflow(abody if asynchronous else body), journal=journal), Mail("a"))
+    gc.collect()
+    assert last_run().state == "completed"
+    assert seen[0]() is None

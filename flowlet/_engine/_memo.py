@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import evolve, frozen
+from attrs import define, evolve
 
 from .._arguments import written
 from .._codec import to_json
@@ -208,7 +208,7 @@ class Memo:
         return value_of(found.value, self._returns)
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Place:
     """Where a run is in its journal.
 
@@ -221,6 +221,10 @@ class Place:
     path: str
     memo: Memo | None = None
     inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def forget(self) -> None:
+        """Let go of the inputs, which may be large: the run is over, and its record may be there for long."""
+        self.memo = self.inputs = None
 
 
 _KINDS: Mapping[str, str] = {"run": "workflow", "step": "step", "call": "model"}

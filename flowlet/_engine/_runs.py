@@ -200,6 +200,8 @@ def close(run: RunRecord) -> None:
     for step in run.steps:
         step.run = None  # no cycles: a run that nobody holds goes at once
     run.port = None  # and none keeps what belongs to its loop
+    if run.place is not None:
+        run.place.forget()
 
 
 def raise_end(run: RunRecord, exc: BaseException | None) -> None:
