@@ -370,6 +370,25 @@ def test_rerun_says_what_becomes_of_changed_code(project: Path, capsys: pytest.C
     assert "On tea" in capsys.readouterr().out
 
 
+def test_a_rerun_that_is_refused_late_keeps_what_it_made(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run is open from there; to resume it goes on."""
+    assert run_it("--run-id", "r") == 0
+    flows = FLOWS.replace('f"About {topic}"', '"On tea"')
+    flows = flows.replace("return ask(outline(topic))", 'return ask("About tea") + outline(topic)')
+    (project / "journalled_flows.py").write_text(flows)
+    sys.modules.pop("journalled_flows", None)
+    ran()
+    assert main(["rerun", "r", "--from", "ask", "-q"]) == 2
+    assert "the code of step 'outline' has changed" in capsys.readouterr().err
+    assert main(["runs", "--state", "killed", "--json"]) == 0
+    assert [run["run_id"] for run in json.loads(capsys.readouterr().out)] == ["r"]
+    assert main(["resume", "r", "-q", "--changed-code", "reuse"]) == 0
+    assert capsys.readouterr().out.endswith("About tea\n")
+    assert ran() == ["ask"]
+
+
 def test_rerun_of_a_run_that_is_executed_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Who executes it is told."""
     assert run_it("--run-id", "r") == 0
