@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import CodeType
 
 from ._value import without_secrets
-from .errors import FlowletError
+from .errors import InputError
 
 __all__ = ["describe", "trail_of"]
 
@@ -13,14 +13,14 @@ __all__ = ["describe", "trail_of"]
 def describe(exc: BaseException, *, with_faults: bool = False) -> str:
     """Say an exception in one line: its type and text, shortened, without secrets.
 
-    The faults of an error of ours tell of values, so they are left out where those are private.
+    The faults of an InputError tell of values, so they are left out where those are private.
     """
     try:
-        lines = without_secrets(str(exc)).split("\n")
+        text = without_secrets(str(exc)).partition("\n")[0]
     except Exception:  # noqa: BLE001 -- a broken __str__ of the user's must not hide the failure
-        lines = ["<unprintable>"]
-    told = isinstance(exc, FlowletError) and with_faults
-    text = "; ".join(map(str.strip, lines)) if told else lines[0]
+        text = "<unprintable>"
+    if with_faults and isinstance(exc, InputError):
+        text = "; ".join((text, *exc.faults))
     text = text if len(text) <= 300 else text[:297] + "..."
     name = type(exc).__name__
     return f"{name}: {text}" if text else name

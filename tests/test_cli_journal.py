@@ -219,6 +219,9 @@ def test_each_argument_of_a_step_is_shown(capsys: pytest.CaptureFixture[str]) ->
     assert main(["show", "r"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "  inputs  topic=[1]"
+    journal.append([Entry("bare", "", "run", "talk", "running", inputs="{}")])
+    assert main(["show", "bare"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
     shown = [line.partition("← ")[2] for line in lines if "←" in line]
     model = '{"model":"' + "x" * 61
     half = '{"model":"' + "x" * 25 + "…"

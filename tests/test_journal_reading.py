@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flowlet import recorded_runs
+from flowlet import forget_runs, recorded_runs
 from flowlet.errors import JournalError
 from flowlet.journals import SQLiteJournal
 from peer import Peer, begun, made
@@ -35,6 +35,8 @@ def test_to_read_makes_no_journal(path: Path) -> None:
         None,
     )
     assert recorded_runs(path) == []
+    forget_runs(["r"], path)
+    assert names(path.parent) == {"runs.db-claims"}, "since the run was claimed"
     journal.append([begun()])
     assert journal.read("tea-1") == (begun(),)
     path.with_name("other.db-wal").touch()

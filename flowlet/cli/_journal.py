@@ -124,7 +124,8 @@ def _lines(found: RecordedRun) -> Iterator[str]:
     yield visible(
         f"{run.workflow} {run.run_id}: {_state(run)}, {_when(run.started)}, {', '.join(used)}".rstrip(", ")
     )
-    yield f"  inputs  {_arguments(_written(dict(found.inputs)))}"
+    if found.inputs:
+        yield f"  inputs  {_arguments(_written(dict(found.inputs)))}"
     yield from _tree(found.calls, "", "  ")
     yield from _open(found)
     if found.error is not None:

@@ -66,6 +66,11 @@ class JournalFile:
                 with told(self.path):
                     raise
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the file was there, or is there."""
+        return self._inode is not None or self.path.exists()
+
     def close(self) -> None:
         """Close the connection, when nobody uses it any more."""
         with self.lock:

@@ -130,6 +130,8 @@ class SQLiteJournal:
         Raises:
             JournalError: the file can't be written.
         """
+        if not self._file.is_there:
+            return
         with self._file.transaction("IMMEDIATE") as db:
             self._file.seen.clear()
             for run_id in run_ids:
