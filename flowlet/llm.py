@@ -144,7 +144,8 @@ class _Model(Shown):
     def __flowlet_key__(self) -> JsonValue:
         """Say which model is asked, and how, for what tells one call of a step from another."""
         model = _chosen(self.model)
-        return {"model": model, "system": self.system, "parameters": asdict(self._parameters(model))}
+        system = self.system and str(self.system)  # with the fence of text from outside
+        return {"model": model, "system": system, "parameters": asdict(self._parameters(model))}
 
     def _parameters(self, model: str) -> Parameters:
         parameters = Parameters(

@@ -41,7 +41,7 @@ from flowlet import _fence as fence
 from flowlet._fence import holds_untrusted, kept_text, read_text
 from flowlet.journals import MemoryJournal
 from flowlet.testing import MockProvider
-from typed_values import VALUES, Point
+from typed_values import VALUES, Cat, Dog, Point
 
 SURROGATE = os.fsdecode(b"caf\xe9.txt")
 LONG = 10**5000
@@ -485,16 +485,6 @@ def test_where_a_mark_has_no_place_it_is_refused(journal: MemoryJournal) -> None
 
 
 @frozen
-class Cat:
-    name: str
-
-
-@frozen
-class Dog:
-    name: str
-
-
-@frozen
 class Puppy(Dog):
     age: int = 0
 
@@ -512,6 +502,7 @@ ALIKE: list[tuple[Any, list[Any]]] = [
     (int | float, [1, 1.5]),
     (list[int] | tuple[int, ...], [[1], (1,)]),
     (dict[int | str, int], [{5: 1}, {"5": 1}]),
+    (LLM, [LLM(system="a"), LLM(system=untrusted("a")), LLM()]),
     (Dog, [Dog("a"), Puppy("a"), Puppy("a", 1)]),
     (Cat | Dog, [Cat("a"), Dog("a"), Puppy("a")]),
 ]
