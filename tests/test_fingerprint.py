@@ -295,10 +295,9 @@ def test_an_object_of_a_strange_kind_does_no_harm(monkeypatch: pytest.MonkeyPatc
     def uses() -> object:
         return CONSTANT  # type: ignore[name-defined] # noqa: F821
 
-    for constant in (Proxy(), Strange("Kind", (), {})(), Mock()):
+    for constant in (Proxy(), Strange("Kind", (), {})(), Mock(), None):  # the last lets go of the others
         monkeypatch.setitem(globals(), "CONSTANT", constant)
         assert fingerprint(uses)
-        assert loose_of(closing_over(constant))
 
 
 def test_a_variable_that_is_bound_later_is_seen() -> None:
