@@ -3,11 +3,13 @@
 import os
 import pickle
 import random
+import re
 import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -20,7 +22,8 @@ from flowlet.journals import SQLiteJournal, _opening
 from peer import Peer, begun, made
 
 SWEEP = os.environ.get("FLOWLET_TEST_SWEEP", "")
-"""Empty for a sample of the places where a file can be damaged, ``all`` for every one."""
+"""Empty for a sample of the places where a file can be damaged, ``all`` for every one: some minutes in memory
+(``--basetemp=/dev/shm/sweep``)."""
 
 
 @pytest.fixture
@@ -435,23 +438,49 @@ def check_damaged(path: Path) -> int:
     return errors
 
 
-def places(size: int, some: int) -> list[int]:
-    """Places in a file of *size* bytes: all, or a sample."""
-    return list(range(size)) if SWEEP == "all" else sorted(random.Random(size).sample(range(size), some))
+def some(places: Iterable[int], sample: int) -> list[int]:
+    """All *places*, or a sample of them."""
+    known = sorted(places)
+    return known if SWEEP == "all" else sorted(random.Random(len(known)).sample(known, sample))
+
+
+def unlike(content: bytes) -> Iterator[int]:
+    """The places of all bytes; amidst many equal ones, of every 64th."""
+    for equal in re.finditer(rb"(.)\1*", content, re.DOTALL):
+        start, end = equal.span()
+        yield from (at for at in range(start, end) if min(at - start, end - 1 - at) < 16 or at % 64 == 0)
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    """*content* with one other bit at *place*."""
+    damaged = bytearray(content)
+    damaged[place] ^= 1 << place % 8
+    return bytes(damaged)
 
 
 def test_a_flipped_bit_is_never_a_wrong_answer(whole: Path, path: Path) -> None:
     """Wherever it is: in a row, in a page's structure, in the head of the file."""
     content = whole.read_bytes()
-    head = range(100) if SWEEP == "all" else range(0, 100, 4)
     found = 0
-    for place in [*head, *places(len(content), 200)]:
-        damaged = bytearray(content)
-        damaged[place] ^= 1 << place % 8
-        path.write_bytes(damaged)
+    for place in [*range(0, 100, 4), *some(unlike(content), 200)]:
+        path.write_bytes(flipped(content, place))
         found += bool(check_damaged(path))
         path.unlink()
     assert found > 100
+
+
+@pytest.mark.parametrize("number", [27, 60, 2**31])
+def test_an_entry_with_another_number_makes_no_longer_run(whole: Path, path: Path, number: int) -> None:
+    """The list proves what the run's row does not tell of."""
+    shutil.copy(whole, path)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE entries SET number = ? WHERE number = (2 << 32) + 26", ((2 << 32) + number,))
+    db.close()
+    journal = SQLiteJournal(path)
+    with suppress(DamagedRuns):
+        assert {run.entries for run in journal.runs()} == {26}
+    with pytest.raises(JournalError):
+        journal.read("tea-1")
 
 
 def test_damage_that_sqlite_can_not_even_quote_is_told(whole: Path, path: Path) -> None:
@@ -476,9 +505,7 @@ def test_every_changed_row_is_found(whole: Path, path: Path) -> None:
     for name, number, body in rows:
         assert content.count(body) == 1
         for place in range(content.index(body), content.index(body) + len(body), 1 if SWEEP == "all" else 37):
-            damaged = bytearray(content)
-            damaged[place] ^= 1 << number % 8
-            path.write_bytes(damaged)
+            path.write_bytes(flipped(content, place))
             with pytest.raises(
                 JournalError, match=f"^journal {path}: entry {number} of run '{name.decode()}' is"
             ):
@@ -607,13 +634,17 @@ def test_a_damaged_value_of_the_cache_is_dropped_with_expired_ones(path: Path) -
 
 
 def test_a_file_cut_off_is_never_a_wrong_answer(whole: Path, path: Path) -> None:
-    """At whatever length."""
+    """At whatever length: each row is cut off in several places."""
     content = whole.read_bytes()
-    for length in [0, 1, 99, 100, 4095, 4096, *places(len(content), 60)]:
+    for length in [0, 1, 99, 100, 4095, 4096, *some(range(0, len(content), 16), 60)]:
         path.write_bytes(content[:length])
         assert check_damaged(path), f"nothing was missed at {length} of {len(content)} bytes"
         for name in ("runs.db", "runs.db-wal", "runs.db-shm"):
             path.with_name(name).unlink(missing_ok=True)
+
+
+HEAD, FRAME = 32, 24 + 4096
+"""Bytes of SQLite's log: at its beginning, and of each page with its own head. A sum covers all before it."""
 
 
 def test_damage_to_the_log_takes_back_the_last_moments_at_most(path: Path) -> None:
@@ -630,17 +661,16 @@ def test_damage_to_the_log_takes_back_the_last_moments_at_most(path: Path) -> No
     right = (begun(), *(made(str(number)) for number in range(40)))
     log = path.with_name("runs.db-wal")
     base, content = path.read_bytes(), log.read_bytes()
-    for place in places(len(content), 80):
-        damaged = bytearray(content[:place] if place % 3 else content)
-        if len(damaged) == len(content):
-            damaged[place] ^= 1 << place % 8
-        copy = path.with_name("copy.db")
-        copy.write_bytes(base)
-        copy.with_name("copy.db-wal").write_bytes(damaged)
-        journal = SQLiteJournal(copy)
-        found = journal.read("tea-1")
-        assert found == right[: len(found)]
-        journal.close()
+    heads = {HEAD + frame + at for frame in range(0, len(content) - HEAD, FRAME) for at in range(24)}
+    for place in some(heads.union(range(HEAD), range(0, len(content), 64)), 40):
+        for damaged in (content[:place], flipped(content, place)):
+            copy = path.with_name("copy.db")
+            copy.write_bytes(base)
+            copy.with_name("copy.db-wal").write_bytes(damaged)
+            journal = SQLiteJournal(copy)
+            found = journal.read("tea-1")
+            assert found == right[: len(found)]
+            journal.close()
     assert SQLiteJournal(path).read("tea-1") == right
 
 

@@ -21,7 +21,7 @@ from ._file import JournalFile
 from ._lines import by_run
 from ._sealed import data
 from ._table import Table
-from ._trail import Trail, numbers, read
+from ._trail import Trail, numbers, read, whole
 
 __all__ = ["SQLiteJournal"]
 
@@ -88,7 +88,9 @@ class SQLiteJournal:
         with self._file.transaction("DEFERRED") as db:
             rows, faults = self._runs.all(db)
             faults += self._lost(db, len(rows) + len(faults))
-            trails = [self._listed(db, Trail.of(run_id, row)) for run_id, row in rows.items()]
+            ends = {run_id: self._to_its_end(db, Trail.of(run_id, row)) for run_id, row in rows.items()}
+        faults += (f"the end of run {run_id!r}" for run_id, trail in ends.items() if trail is None)
+        trails = [trail for trail in ends.values() if trail is not None]
         trails.sort(key=attrgetter("number"), reverse=True)
         found = self._owned(trails)
         if faults:
@@ -102,9 +104,8 @@ class SQLiteJournal:
             JournalError: it can't be read, or is not as it was written.
         """
         with self._file.transaction("DEFERRED") as db:
-            trail = self._trail(db, run_id)
-            trails = [] if trail is None else [self._listed(db, trail)]
-        return next(iter(self._owned(trails)), None)
+            trail = self._whole(db, run_id)
+        return None if trail is None else next(iter(self._owned([trail])))
 
     def claim(self, run_id: str, /) -> str | None:
         """Take a run for this process, until it gives it back or ends; None is success, else it is who has it.
@@ -206,15 +207,9 @@ class SQLiteJournal:
             return None if trail is None else trail.number
         return self._begun(db, run_id)
 
-    def _listed(self, db: Connection, trail: Trail) -> Trail:
-        """Tell a trail with the number of its entries now."""
-        assert trail.run is not None
-        (newest,) = db.execute(f"SELECT MAX(number) {_OF_RUN}", trail.numbers).fetchone()
-        return evolve(trail, run=evolve(trail.run, entries=max(trail.which(newest), trail.entries)))
-
     def _owned(self, trails: Sequence[Trail]) -> tuple[JournalledRun, ...]:
         """Tell the runs of *trails*, with who executes each."""
-        runs = [trail.run for trail in trails if trail.run is not None]
+        runs = [evolve(trail.run, entries=trail.entries) for trail in trails if trail.run is not None]
         with told(self.path):
             owners = Claims.of(self.path).owners(run.run_id for run in runs)
         return tuple(evolve(run, owner=owners.get(run.run_id)) for run in runs)
@@ -233,16 +228,21 @@ class SQLiteJournal:
         ]
 
     def _whole(self, db: Connection, run_id: str) -> Trail | None:
-        """Tell the trail of a run to its end, which its row may not tell of yet."""
+        """Tell the trail of a run to its end, which its row may not tell of yet.
+
+        Raises:
+            JournalError: it is not as it was written.
+        """
         trail = self._trail(db, run_id)
-        newest = f"SELECT number, digest {_OF_RUN} ORDER BY number DESC LIMIT 1"
-        found = None if trail is None else db.execute(newest, trail.numbers).fetchone()
-        if trail is None or found is None:
-            return trail
-        count, last = trail.which(found[0]), found[1]
-        if not isinstance(last, bytes) or count < trail.entries:
-            raise damaged(self.path, f"run {run_id!r}")
-        return evolve(trail, entries=count, last=last)
+        found = None if trail is None else self._to_its_end(db, trail)
+        if trail is not None and found is None:
+            raise damaged(self.path, f"the end of run {run_id!r}")
+        return found
+
+    def _to_its_end(self, db: Connection, trail: Trail) -> Trail | None:
+        first, last = trail.numbers
+        rows = db.execute(f"SELECT * {_OF_RUN}", (first + trail.entries - 1, last))
+        return whole(trail, rows.fetchall())
 
     def _new(self, db: Connection, run_id: str) -> Trail:
         """Begin a run."""

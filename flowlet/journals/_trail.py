@@ -10,14 +10,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..entries import Entry, JournalledRun
 from ._faults import damaged
 from ._lines import grown
 from ._sealed import data, listed, proven, seal
 
-__all__ = ["STEPS", "Row", "Trail", "numbers", "read"]
+__all__ = ["STEPS", "Row", "Trail", "numbers", "read", "whole"]
 
 STEPS = 64
 """How many entries the run's row may lag behind: damage that takes the newest of them away is not found."""
@@ -131,6 +131,20 @@ def read(
             path, f"run {run_id!r} (it has {len(entries)} entries, and should have {trail.entries})"
         )
     return tuple(entries)
+
+
+def whole(trail: Trail, rows: Iterable[tuple[Any, Any, Any, Any]]) -> Trail | None:
+    """Tell *trail* to its end, by its *rows* from the last one on that the run's row tells of.
+
+    None says that one of them has changed, is lost, or is another's. Where there are none, it is for who reads to say.
+    """
+    count, last = trail.entries - 1, trail.last
+    for expected, (number, _, found, body) in enumerate(rows, trail.numbers[0] + count):
+        right = found == last if count < trail.entries else proven(body, last, found)
+        if number != expected or not right:
+            return None
+        count, last = count + 1, found
+    return trail if count < trail.entries else evolve(trail, entries=count, last=last)
 
 
 def _ground(run_id: str) -> bytes:
