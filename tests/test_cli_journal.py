@@ -229,6 +229,20 @@ def test_each_argument_of_a_step_is_shown(capsys: pytest.CaptureFixture[str]) ->
     assert shown[2:] == [f"llm={model}…"] * 2
 
 
+def test_results_are_shown_in_the_letters_that_they_have(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And with the mark of text from outside."""
+    flows = "from flowlet import untrusted\n" + FLOWS.replace(
+        'return f"About {topic}"', 'return untrusted("café")'
+    )
+    (project / "journalled_flows.py").write_text(flows)
+    assert run_it("--run-id", "r") == 0
+    capsys.readouterr()
+    assert main(["show", "r"]) == 0
+    assert '→ "⟦untrusted⟧ café"' in capsys.readouterr().out
+
+
 def test_the_faults_of_a_value_are_shown(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What can't be kept is told with its path."""
     flows = FLOWS.replace('return f"About {topic}"', "return [topic]")

@@ -169,9 +169,10 @@ def _facts(entry: Entry) -> Iterator[str]:
 
 
 def _value(entry: Entry) -> str:
-    if entry.kind != "call" or not entry.value:
-        return entry.value
-    return _written(json.loads(entry.value)["text"])
+    if not entry.value:
+        return ""
+    value = json.loads(entry.value)
+    return _written(value["text"] if entry.kind == "call" else value)
 
 
 def _arguments(text: str) -> str:
