@@ -6,7 +6,6 @@ import random
 import re
 import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -203,55 +202,6 @@ def test_writes_that_the_system_refuses_lose_nothing(path: Path) -> None:
             "fails (disk I/O error); raise that limit (ulimit -f), or check the disk\n"
         )
         assert peer.end() == f"True 241\n{told}"
-
-
-@pytest.fixture
-def anyones() -> Iterator[Path]:
-    """A directory that every user can reach."""
-    found = Path(tempfile.mkdtemp())
-    found.chmod(0o777)
-    yield found
-    found.chmod(0o777)
-    shutil.rmtree(found)
-
-
-DEMOTED = """
-str(JournalError("")), SQLiteJournal(f"{sys.argv[1]}-warm").append([begun()])  # imports what is imported late
-if not os.getuid():  # no right is missing to root
-    os.setgid(65534), os.setuid(65534)
-def tried(call):
-    try:
-        say("ok", call())
-    except Exception as exc:
-        say(type(exc).__name__, str(exc).replace(str(journal.path.parent), "DIR"))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has other rights")
-def test_a_read_only_directory_is_told_and_passes(anyones: Path) -> None:
-    """While the journal is made, and when it is there."""
-    code = f"""{DEMOTED}
-while heard():
-    tried(lambda: journal.append([begun()]))
-"""
-    path = anyones / "runs.db"
-    with Peer(path, code) as peer:
-        anyones.chmod(0o555)
-        peer.tell()
-        told = "JournalError journal DIR/runs.db: it can't be made; make DIR writable for this user"
-        assert peer.line() == told
-        anyones.chmod(0o777)
-        peer.tell()
-        assert peer.line() == "ok None"
-    with Peer(path, code) as peer:
-        path.chmod(0o444)
-        anyones.chmod(0o555)
-        peer.tell()
-        assert peer.line().startswith("JournalError journal DIR/runs.db: it can't be ")
-        anyones.chmod(0o777)
-        path.chmod(0o666)
-        peer.tell()
-        assert peer.line() == "ok None"
 
 
 def test_a_vanished_directory_is_told_and_passes(path: Path) -> None:

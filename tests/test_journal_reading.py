@@ -75,7 +75,7 @@ while call := heard():
     tried(calls[call])
 """
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has other rights")
+posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has other rights, and signals")
 
 
 @pytest.fixture
@@ -94,6 +94,7 @@ def forbid(directory: Path, mode: int, file_mode: int) -> None:
     directory.chmod(mode)
 
 
+@posix
 @pytest.mark.parametrize(("mode", "file_mode"), [(0o555, 0o666), (0o777, 0o444), (0o555, 0o444)])
 def test_who_may_not_write_can_read(anyones: Path, mode: int, file_mode: int) -> None:
     """Not the file, not its directory, or neither; while somebody has it open, and when it is closed."""
@@ -113,6 +114,32 @@ def test_who_may_not_write_can_read(anyones: Path, mode: int, file_mode: int) ->
                 forbid(anyones, 0o777, 0o666)
 
 
+@posix
+def test_a_read_only_directory_is_told_and_passes(anyones: Path) -> None:
+    """While the journal is made, and when it is there."""
+    path = anyones / "runs.db"
+    with Peer(path, DEMOTED) as peer:
+        assert peer.line() == "ready"
+        anyones.chmod(0o555)
+        peer.tell("write")
+        told = "JournalError journal DIR/runs.db: it can't be made; make DIR writable for this user"
+        assert peer.line() == told
+        anyones.chmod(0o777)
+        peer.tell("write")
+        assert peer.line() == "ok None"
+    with Peer(path, DEMOTED) as peer:
+        assert peer.line() == "ready"
+        path.chmod(0o444)
+        anyones.chmod(0o555)
+        peer.tell("write")
+        assert peer.line().startswith("JournalError journal DIR/runs.db: it can't be ")
+        anyones.chmod(0o777)
+        path.chmod(0o666)
+        peer.tell("write")
+        assert peer.line() == "ok None"
+
+
+@posix
 def test_who_may_not_write_is_told_of_what(anyones: Path) -> None:
     """The journal, or the file of claims."""
     journal = SQLiteJournal(anyones / "runs.db")
@@ -133,6 +160,7 @@ def test_who_may_not_write_is_told_of_what(anyones: Path) -> None:
 # --- a journal that is born --------------------------------------------------------------------------
 
 
+@posix
 def test_a_kill_while_a_journal_is_born_leaves_nothing_for_good(path: Path) -> None:
     """What was made by then goes when the journal is made."""
     code = """
