@@ -5,6 +5,7 @@ import enum
 import gc
 import json
 import os
+import random
 import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
-from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -39,7 +40,8 @@ from flowlet import (
 )
 from flowlet import _fence as fence
 from flowlet._fence import holds_untrusted, kept_text, read_text
-from flowlet.journals import MemoryJournal
+from flowlet.entries import Entry
+from flowlet.journals import MemoryJournal, SQLiteJournal
 from flowlet.testing import MockProvider
 from typed_values import VALUES, Cat, Dog, Point
 
@@ -555,6 +557,34 @@ def test_the_order_of_a_mapping_is_kept_and_asks_for_no_other_run(journal: Memor
     assert run(again, {"a": 2, "b": 1}) == 1
     with pytest.raises(JournalError, match="already"):
         run(again, {"a": 1, "b": 2})
+
+
+def test_a_run_that_is_over_holds_nothing_of_its_calls(tmp_path: Path) -> None:
+    """A child run of a plain function that ends amidst takes nothing away: equal calls are told apart after it, too."""
+
+    @step
+    def drawn(x: int) -> float:
+        return random.random()
+
+    @workflow
+    def body() -> list[float]:
+        found = [drawn(1)]
+        run(lambda: drawn(1))
+        found += [drawn(1), drawn(2)]
+        if fails:
+            raise ValueError
+        return found
+
+    fails, journal = True, SQLiteJournal(tmp_path / "runs.db")
+    kept = with_options(body, journal=journal, run_id="r")
+    with pytest.raises(ValueError):
+        run(kept)
+    failed = [entry.value for entry in journal.read("r") if entry.name == "drawn"]
+    fails = False
+    assert len(set(map(str, run(kept)))) == 3
+    assert [entry.value for entry in journal.read("r") if entry.name == "drawn"] == failed
+    gc.collect()
+    assert not [entry for entry in gc.get_objects() if type(entry) is Entry and entry.name == "drawn"]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])

@@ -225,6 +225,8 @@ class Place:
     def forget(self) -> None:
         """Let go of the inputs, which may be large: the run is over, and its record may be there for long."""
         self.memo = self.inputs = None
+        if self.path == OWN:  # of the outermost run alone
+            self.session.forget()
 
 
 _KINDS: Mapping[str, str] = {"run": "workflow", "step": "step", "call": "model"}

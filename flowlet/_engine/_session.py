@@ -46,6 +46,12 @@ class Session:
         self._scope: Scope = run.scope
         self._writer = writer
         self.journal = writer.journal
+        self.forget()
+        self._phase: Literal["new", "open", "closed"] = "new"
+        self._process = this_process()
+
+    def forget(self) -> None:
+        """Let go of what is known of the calls; a run that is over may be remembered for long."""
         self._known: dict[str, Entry] = {}
         self._unused: dict[str, dict[str, str]] = {}
         self._new: dict[str, list[str]] = {}
@@ -53,8 +59,6 @@ class Session:
         self._anew: set[str] = set()
         self._renewed: set[str] = set()
         self._counts: dict[str, int] = {}
-        self._phase: Literal["new", "open", "closed"] = "new"
-        self._process = this_process()
 
     # --- open and closed ---
 
