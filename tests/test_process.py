@@ -1,5 +1,6 @@
 """The life of the process: Ctrl-C, exit, fork, and a system that has no more threads or files to give."""
 
+import gc
 import logging
 import os
 import signal
@@ -389,6 +390,29 @@ def test_a_signal_right_before_a_wait_is_seen(call, backend):
     assert ended.code == 0, ended.err
 
 
+def test_a_signal_handler_may_wait_while_its_thread_waits(backend):
+    """As one for an orderly end does: it cancels, and saves what there is in a run of its own."""
+    ended = python(
+        """
+        import signal
+        handle = start(asleep)
+
+        def term(*_):
+            handle.cancel()
+            print(run(with_options(lambda: double(21), timeout=20)), run(adouble, 1), flush=True)
+
+        signal.signal(signal.SIGTERM, term)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        try:
+            handle.result(timeout=30)
+        except RunCancelled:
+            os._exit(0)
+        """,
+        backend,
+    )
+    assert (ended.code, ended.out) == (0, "ready\n42 2\n"), ended.err
+
+
 # --- fork --------------------------------------------------------------------------------------------
 
 
@@ -480,7 +504,54 @@ def test_a_forked_child_and_its_parent_do_not_wake_one_another(backend):
     assert ended.code == 0, ended.err
 
 
+def test_a_child_that_leaves_a_forking_step_by_return_ends(backend):
+    """Its thread wakes nobody of the parent's, and waits for no lock that another thread had."""
+    ended = python(
+        """
+        parent = os.getpid()
+
+        @step
+        def forks():
+            return os.fork()
+
+        async def body():
+            return forks()
+
+        def left(child):
+            for _ in range(1000):
+                if os.waitpid(child, os.WNOHANG)[0]:
+                    return
+                time.sleep(0.01)
+            os._exit(7)
+
+        for _ in range(10):
+            child = run(body)
+            if os.getpid() != parent:
+                os._exit(0)
+            left(child)
+            child = run(with_options(lambda: forks(), timeout=30))
+            if os.getpid() != parent:
+                os._exit(0)
+            left(child)
+        assert run(adouble, 21) == 42
+        """,
+        backend,
+    )
+    assert ended.code == 0, ended.err
+
+
 # --- scarcity ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="the system has no counters")
+def test_waiting_threads_leave_files_to_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From some number on a lock wakes them."""
+    gc.collect()
+    monkeypatch.setattr(bells, "MOST", len(bells._open) + 2)
+    held = [bell() for _ in range(4)]
+    assert [type(one).__name__ for one in held] == ["_Counter", "_Counter", "_Lock", "_Lock"]
+    held.clear()
+    assert type(bell()).__name__ == "_Counter"
 
 
 def no_more_files(_: int) -> int:

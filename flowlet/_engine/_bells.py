@@ -11,12 +11,23 @@ import select
 import threading
 from typing import Protocol
 
+from .._forks import at_fork, this_process
+
+MOST = 64
+"""How many counters there are at most, and no more than a quarter of the files that the process may open."""
+
 _LONGEST = 2**31 - 1
 """Milliseconds that the kernel lets somebody wait at most."""
+
+_open: set[int] = set()  # the counters of this process
+at_fork(after_in_child=_open.clear)
 
 
 class Bell(Protocol):
     """Wakes its owner, the one thread that waits for it. Rung before the wait, or many times, it wakes once."""
+
+    process: object
+    """Where it was made: a child of a fork shares the counter with its parent, and must make one of its own."""
 
     def ring(self) -> None:
         """Wake the owner, from any thread."""
@@ -30,17 +41,21 @@ class Bell(Protocol):
 def bell() -> Bell:
     """Make one for this thread."""
     try:
-        return _Counter(os.eventfd(0))
+        if len(_open) < min(MOST, os.sysconf("SC_OPEN_MAX") // 4):
+            return _Counter(os.eventfd(0))
     except (AttributeError, OSError):  # there are none, or no more files may be open
-        return _Lock()
+        pass
+    return _Lock()
 
 
 class _Counter:
     """A counter in the kernel, closed with the last who could ring."""
 
-    __slots__ = ("_file", "_poll")
+    __slots__ = ("_file", "_poll", "process")
 
     def __init__(self, file: int) -> None:
+        _open.add(file)
+        self.process = this_process()
         self._file = file
         self._poll = select.poll()
         self._poll.register(file, select.POLLIN)
@@ -55,13 +70,15 @@ class _Counter:
         return True
 
     def __del__(self) -> None:
+        _open.discard(self._file)
         os.close(self._file)
 
 
 class _Lock:
-    __slots__ = ("_lock",)
+    __slots__ = ("_lock", "process")
 
     def __init__(self) -> None:
+        self.process = this_process()
         self._lock = threading.Lock()
         self._lock.acquire()
 

@@ -17,7 +17,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from .._forks import at_fork
+from .._forks import this_process
 from ..errors import FlowletError
 from ..settings import process
 from ._bells import Bell, bell
@@ -105,16 +105,10 @@ class _Worker:
 class _Here(threading.local):
     job: Job | None = None
     bell: Bell | None = None
+    """Wakes this thread; None also while it waits, when a signal handler may wait, too."""
 
 
 _here = _Here()
-
-
-def _forget_bell() -> None:
-    _here.bell = None  # the parent process waits for the same counter
-
-
-at_fork(after_in_child=_forget_bell)
 
 
 class Threads:
@@ -167,13 +161,13 @@ class Threads:
                 _here.job = job
                 job.run()
                 _here.job = None
+                if worker.bell.process is not this_process():  # a fork brought it here, where nobody knows it
+                    return
                 done, job.done = job.done, _nothing
                 job = self._next(worker, job)
                 done()
                 del done  # and the job forgot it, so that they don't keep each other
             while worker.job is None:
-                if _here.bell is not worker.bell:  # it came into a child by a fork, where nobody knows it
-                    return
                 if not worker.bell.wait(IDLE_SECONDS) and self._retire(worker):
                     return
 
@@ -294,15 +288,21 @@ class Latch:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait at most *timeout* seconds until it is set, and unset it; whether it was set. Signals get through."""
-        if _here.bell is None:
-            _here.bell = bell()
-        self._bell = _here.bell
-        until = inf if timeout is None else time.monotonic() + timeout
+        own, _here.bell = _here.bell, None
+        if own is None or own.process is not this_process():
+            own = bell()
+        try:
+            return self._wait(own, inf if timeout is None else time.monotonic() + timeout)
+        finally:
+            _here.bell = own
+
+    def _wait(self, own: Bell, until: float) -> bool:
+        self._bell = own
         longest = LOOK_UP if threading.current_thread() is threading.main_thread() else inf
         while not self._is_set:
             left = min(until - time.monotonic(), longest)
             if left <= 0:
                 return False
-            self._bell.wait(None if left == inf else left)
+            own.wait(None if left == inf else left)
         self._is_set = False
         return True
