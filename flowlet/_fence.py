@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-from hashlib import blake2b
 from typing import Final
 
 from ._data.parts import parts_of
@@ -101,6 +100,8 @@ def read_text(text: str) -> str:
 
 def _code(text: str) -> str:
     """Draw 64 bits by lot for *text*, which does not hold them."""
+    from hashlib import blake2b  # 4 MB, for programs that fence
+
     data, code = text.encode("utf-8", "surrogatepass"), ""
     while not code or code in text:
         code = blake2b(data, digest_size=8, key=_KEY).hexdigest().translate(_LETTERS)

@@ -1,6 +1,7 @@
 """Text from outside is fenced where it enters a prompt, and templates can't be injected."""
 
 import copy
+import hashlib
 import json
 import pickle
 import re
@@ -89,7 +90,7 @@ def test_the_code_is_not_in_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
         def hexdigest(self) -> str:
             return "0" * 16 if self.data.count(b"\0") < 2 else "1" * 16
 
-    monkeypatch.setattr(fence, "blake2b", Fixed)
+    monkeypatch.setattr(hashlib, "blake2b", Fixed)
     assert fence._code("a" * 16) == "b" * 16
     assert len(code) == 16
 

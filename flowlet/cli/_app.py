@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
-from cyclopts.validators import Number
 
 from . import _codes
 
@@ -34,8 +33,13 @@ def _is_there(_: object, value: str | None) -> None:
         raise ValueError("there is no such file")
 
 
+def _is_some(_: object, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"found {count}; at least 1 is shown")
+
+
 Recorded = Annotated[str | None, Parameter(metavar="FILE", validator=_is_there, show_default=False)]
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
+Count = Annotated[int, Parameter(validator=_is_some)]
 Quiet = Annotated[bool, Parameter(alias="-q", negative="", show_default=False)]
 Words = Annotated[str, Parameter(metavar="NAME=VALUE")]
 
