@@ -173,8 +173,8 @@ def __dir__() -> list[str]:
 
 def _show_in_ipython() -> None:
     """Let runs and workflows show themselves in IPython, when it is where we are imported."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
+    get = getattr(sys.modules.get("IPython"), "get_ipython", None)  # another thread may be importing it
+    shell = None if get is None else get()
     if shell is not None:
         import_module(".display._notebook", __name__).register(shell)
 

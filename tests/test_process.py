@@ -413,6 +413,35 @@ def test_a_signal_handler_may_wait_while_its_thread_waits(backend):
     assert (ended.code, ended.out) == (0, "ready\n42 2\n"), ended.err
 
 
+# --- many threads at the start -----------------------------------------------------------------------
+
+
+def test_the_first_runs_may_come_from_many_threads_at_once(backend):
+    """Those that find their backend half imported wait until it is whole."""
+    ended = python(
+        """
+        together = threading.Barrier(8)
+        told = []
+
+        def first():
+            together.wait()
+            try:
+                told.append(run(adouble, 21))
+            except BaseException as exc:
+                told.append(exc)
+
+        threads = [threading.Thread(target=first) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert told == [42] * 8, told
+        """,
+        backend,
+    )
+    assert ended.code == 0, ended.err
+
+
 # --- fork --------------------------------------------------------------------------------------------
 
 

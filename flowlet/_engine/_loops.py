@@ -32,15 +32,28 @@ library = sniffio.current_async_library_cvar
 """Which async library runs here, as anyio finds it."""
 
 
+def _found(module: str, name: str) -> Any:
+    """What *module* calls *name*; None before it is imported, and while another thread imports it."""
+    return getattr(_modules.get(module), name, None)
+
+
 def running_loop() -> object | None:
-    """The event loop that runs in this thread: asyncio's, trio's token, or None."""
+    """The event loop that runs in this thread: asyncio's, trio's token, or None.
+
+    Each step asks, so that a module which another thread is importing is an error here, not a look before.
+    """
     if (events := _modules.get("asyncio.events")) is not None:
-        loop: object = events._get_running_loop()  # get_running_loop() raises where none runs
+        try:
+            loop: object = events._get_running_loop()  # get_running_loop() raises where none runs
+        except AttributeError:
+            loop = None
         if loop is not None:
             return loop
-    if (trio := _modules.get("trio")) is not None and trio.lowlevel.in_trio_run():
-        token: object = trio.lowlevel.current_trio_token()
-        return token
+    if (trio := _modules.get("trio")) is not None:
+        try:
+            return trio.lowlevel.current_trio_token() if trio.lowlevel.in_trio_run() else None
+        except AttributeError:
+            return None
     return None
 
 
@@ -273,20 +286,21 @@ def is_cancellation(exc: BaseException) -> bool:
     """Whether *exc* says that somebody wants this to end, rather than that it failed."""
     if isinstance(exc, KeyboardInterrupt | GeneratorExit | RunStopped):
         return True
-    found = ((_modules.get("asyncio"), "CancelledError"), (_modules.get("trio"), "Cancelled"))
-    return any(module is not None and isinstance(exc, getattr(module, name)) for module, name in found)
+    if isinstance(exc, BaseExceptionGroup):  # of a nursery
+        return all(is_cancellation(one) for one in cast("BaseExceptionGroup[BaseException]", exc).exceptions)
+    kinds = _found("asyncio", "CancelledError"), _found("trio", "Cancelled")
+    return any(kind is not None and isinstance(exc, kind) for kind in kinds)
 
 
 def _is_trio(loop: object) -> TypeGuard[trio.lowlevel.TrioToken]:
-    module = _modules.get("trio")
-    return module is not None and isinstance(loop, module.lowlevel.TrioToken)
+    lowlevel = _found("trio", "lowlevel")
+    return lowlevel is not None and isinstance(loop, lowlevel.TrioToken)
 
 
 def interruptible(fn: Callable[..., None]) -> Callable[..., None]:
     """Let Ctrl-C reach *fn*, the outermost function of a greenlet, which trio takes for its own code."""
-    if "trio" in sys.modules:
-        return sys.modules["trio"].lowlevel.disable_ki_protection(fn)  # type: ignore[no-any-return]
-    return fn
+    lowlevel = _found("trio", "lowlevel")
+    return fn if lowlevel is None else lowlevel.disable_ki_protection(fn)
 
 
 def task_identity() -> object:
@@ -328,14 +342,14 @@ def require(backend: str) -> None:
     Raises:
         ConfigError: trio is asked for and not installed.
     """
-    if backend == "trio" and "trio" not in sys.modules:
+    if backend == "trio":
         try:
-            import trio as _  # noqa: F401
+            import trio as _  # noqa: F401 -- waits for a thread that is importing it
         except ImportError:
             raise ConfigError('backend "trio" needs trio: pip install "flowlet[trio]"') from None
 
 
 def in_ipython() -> bool:
     """Whether this is an IPython session, whose own loop may be blocked by a cell."""
-    module = sys.modules.get("IPython")
-    return module is not None and module.get_ipython() is not None
+    shell = _found("IPython", "get_ipython")
+    return shell is not None and shell() is not None

@@ -42,8 +42,8 @@ def _installed(filename: str) -> bool:
 
 def _short(filename: str) -> str:
     """Name a file as people know it: below the working directory, or the cell of a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
+    get = getattr(sys.modules.get("IPython"), "get_ipython", None)  # another thread may be importing it
+    shell = None if get is None else get()
     cell = None if shell is None else shell.compile.format_code_name(filename)
     if cell is not None:
         return " ".join(cell)
