@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+import trio
 
 from flowlet import (
     LLM,
@@ -22,6 +23,7 @@ from flowlet import (
     arun,
     configure,
     pmap,
+    recorded,
     register_provider,
     run,
     runs,
@@ -35,6 +37,7 @@ from flowlet._engine._handle import record_of
 from flowlet._engine._runs import Recent
 from flowlet._engine._threads import Threads
 from flowlet.events import ModelCalled, RunFinished, RunStarted, StepRetried
+from flowlet.journals import MemoryJournal
 from flowlet.settings import process
 from flowlet.testing import AsyncMockProvider, MockProvider, SyncMockProvider
 from rig import PATIENCE, TOKENS, CancelAt, Heard, SlowAsync, SlowSync, Trap, adouble, double, until
@@ -471,6 +474,27 @@ def test_a_native_task_group_cancels_its_runs(trap):
         asyncio.run(main())
     assert [type(exc) for exc in caught.value.exceptions] == [LookupError]
     assert {handle.state for handle in runs()} == {"cancelled"}
+
+
+def test_a_trio_nursery_in_a_body_is_cancelled_with_its_run():
+    """The group of cancellations that it raises is one: the run is cancelled, in its journal too."""
+    journal = MemoryJournal()
+
+    @workflow(journal=journal)
+    async def in_nursery() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waits)
+            nursery.start_soon(waits)
+
+    async def main() -> None:
+        with trio.move_on_after(0.02) as scope:
+            await arun(in_nursery)
+        assert scope.cancelled_caught
+
+    trio.run(main)
+    (handle,) = runs()
+    assert handle.state == "cancelled"
+    assert recorded(handle.id, journal).run.state == "cancelled"
 
 
 # --- model calls in flight ---------------------------------------------------------------------------
