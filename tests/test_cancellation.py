@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from types import FrameType
 
 import anyio
 import pytest
@@ -15,6 +17,7 @@ import trio
 from flowlet import (
     LLM,
     AsyncLLM,
+    FlowletError,
     ProviderError,
     Run,
     RunCancelled,
@@ -36,6 +39,7 @@ from flowlet import (
 from flowlet._engine._handle import record_of
 from flowlet._engine._runs import Recent
 from flowlet._engine._threads import Threads
+from flowlet.context import current
 from flowlet.events import ModelCalled, RunFinished, RunStarted, StepRetried
 from flowlet.journals import MemoryJournal
 from flowlet.settings import process
@@ -495,6 +499,100 @@ def test_a_trio_nursery_in_a_body_is_cancelled_with_its_run():
     (handle,) = runs()
     assert handle.state == "cancelled"
     assert recorded(handle.id, journal).run.state == "cancelled"
+
+
+# --- amidst the engine -------------------------------------------------------------------------------
+
+
+class CtrlC:
+    """Strikes at the n-th call that code of the package makes, or that it returns from, in this thread."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+        self.struck = False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        if event in ("call", "c_return") and frame.f_globals.get("__name__", "").startswith("flowlet."):
+            self.left -= 1
+            if self.left < 0:
+                self.struck = True
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    def strikes(self, call: Callable[[], object]) -> None:
+        sys.setprofile(self)
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+
+
+def test_ctrl_c_at_any_point_leaves_no_run_behind():
+    """No run goes on, and the thread is in none, wherever in the engine it strikes."""
+    run(child, 1)  # now everything is loaded
+    for at in range(2000):
+        ctrl_c = CtrlC(at)
+        with suppress(KeyboardInterrupt):
+            ctrl_c.strikes(lambda: run(child, 1))
+        assert current.get() is None
+        assert "running" not in {handle.state for handle in runs()}
+        if not ctrl_c.struck:
+            return
+    pytest.fail("it never ended")
+
+
+@pytest.mark.anyio
+@COLOURS
+async def test_a_run_that_can_not_begin_is_over(colour, monkeypatch):
+    """It has failed, and its task is in no run, when there is no thread for the clock of its deadline."""
+
+    def refuses(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched, pytest.raises(FlowletError, match="refuses another thread"):
+        patched.setattr(threading.Thread, "start", refuses)
+        await arun(with_options({"def": child, "async def": achild}[colour], timeout=5), 1)
+    assert runs()[0].state == "failed"
+    assert current.get() is None
+
+
+@pytest.mark.anyio
+async def test_a_coroutine_that_is_closed_ends_its_run():
+    """The run and what it started are cancelled, and nothing is awaited, while the loop goes on."""
+
+    async def body() -> None:
+        start(waits)
+        await anyio.sleep(0)
+
+    coroutine = arun(body)
+    coroutine.send(None)
+    await anyio.sleep(0.02)
+    coroutine.close()
+    assert runs()[0].state == "cancelled"
+    await anyio.sleep(0.02)
+    assert [child.state for child in runs()[0].metrics.children] == ["cancelled"]
+    assert current.get() is None
+
+
+def test_a_coroutine_that_is_closed_after_its_loop_ends_its_run():
+    """The run and what it started are cancelled at once."""
+
+    async def body() -> None:
+        start(waits)
+        await anyio.sleep(3600)
+
+    async def main() -> asyncio.Task[None]:
+        task = asyncio.ensure_future(arun(body))
+        await asyncio.sleep(0.02)
+        return task
+
+    loop = asyncio.new_event_loop()
+    coroutine = loop.run_until_complete(main()).get_coro()
+    loop.close()
+    coroutine.close()
+    (handle,) = runs()
+    assert handle.state == "cancelled"
+    assert [child.state for child in handle.metrics.children] == ["cancelled"]
 
 
 # --- model calls in flight ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache, partial
@@ -19,7 +20,7 @@ from ._dropped import refuse_dropped
 from ._failures import awaited
 from ._loops import Port, current_port
 from ._middleware import athrough, through, wrapping
-from ._runs import begin, cancel, close, conclude, end, expire, late, raise_end
+from ._runs import begin, break_off, cancel, close, conclude, end, expire, late, raise_end
 from ._runtimes import port_of
 from ._threads import Latch
 from ._watch import Watch
@@ -29,37 +30,39 @@ Function = Callable[..., Any]
 
 def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Execute the sync body *fn* in this thread."""
-    previous = current.get()
-    frame = Frame(run, run.scope)
-    begin(run, frame)
+    previous, kept, frame = current.get(), run.kept, Frame(run, run.scope)
     result: Any = None
     exc: BaseException | None = None
     try:
-        run.scope.check()
-        if run.place is None:
-            result = _executed(run, fn, args, kwargs, frame)
-        else:
-            args, kwargs = run.place.inputs or (args, kwargs)
-            result = _kept().body(run, partial(_executed, run, fn, args, kwargs, frame))
-    except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
-        exc = caught
-    finally:
-        current.set(previous)
-        frame.run = None
-    if run.plugins is not None:
-        exc = run.plugins.close(run.scope) or exc
-    if exc is None and run.scope.reason is None and not late(run) and end(run, "completed", result):
-        close(run)
-        return result
-    kept = run.kept
-    try:
+        try:
+            begin(run, frame)
+            run.scope.check()
+            if run.place is None:
+                result = _executed(run, fn, args, kwargs, frame)
+            else:
+                args, kwargs = run.place.inputs or (args, kwargs)
+                result = _kept().body(run, partial(_executed, run, fn, args, kwargs, frame))
+        except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
+            exc = caught
+        finally:
+            current.set(previous)
+            frame.run = None
+        if run.plugins is not None:
+            exc = run.plugins.close(run.scope) or exc
+        if exc is None and run.scope.reason is None and not late(run) and end(run, "completed", result):
+            close(run)
+            return result
         conclude(run, None if exc is not None else result, exc)
         if not kept:  # else it is raised where it is fetched, maybe at this moment
             raise_end(run, exc)
-    finally:
-        exc = None
+    except BaseException as raised:  # that of the run, or Ctrl-C amidst the lines above
+        current.set(previous)
+        break_off(run, raised)
         if not kept:
             run.release()
+        raise
+    finally:
+        exc = None
     return result
 
 
@@ -116,47 +119,63 @@ def _stop_children(run: RunRecord) -> None:
 
 async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Execute the async body *fn* in this task."""
-    previous = current.get()
-    port = run.port = current_port()
-    frame = Frame(run, run.scope)
-    begin(run, frame)
-    limit = run.limit = port.limit()
-    run.scope.on_stop(run.cancel_task)
-    timer = None if run.deadline is None else process.of(Watch).at(run.deadline, partial(expire, run))
+    previous, kept, frame = current.get(), run.kept, Frame(run, run.scope)
     exc = result = None
     try:
         try:
-            with limit:
-                run.scope.check()
-                if run.place is None:  # without a coroutine between, which many runs at once would feel
-                    result = _good(run, await _begun(run, fn, args, kwargs, frame, port))
-                    if run.open_children:
-                        await _ajoin(run, port)
-                else:
-                    args, kwargs = run.place.inputs or (args, kwargs)
-                    result = await _kept().abody(run, partial(_aexecuted, run, fn, args, kwargs, frame, port))
+            port = _entered(run, frame)
+            try:
+                with run.limit:
+                    run.scope.check()
+                    if run.place is None:  # without a coroutine between, which many runs at once would feel
+                        result = _good(run, await _begun(run, fn, args, kwargs, frame, port))
+                        if run.open_children:
+                            await _ajoin(run, port)
+                    else:
+                        args, kwargs = run.place.inputs or (args, kwargs)
+                        call = partial(_aexecuted, run, fn, args, kwargs, frame, port)
+                        result = await _kept().abody(run, call)
+            finally:
+                if run.open_children:
+                    await _astop_children(run, port)
+        except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
+            exc = _closed(caught) or caught
         finally:
-            if run.open_children:
-                await _astop_children(run, port)
-    except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
-        exc = caught
-    finally:
-        current.set(previous)
-        frame.run = run.limit = None
-        if timer is not None:
-            timer.cancel()
-    if run.plugins is not None and not isinstance(exc, GeneratorExit):  # which lets nothing be awaited
-        exc = await run.plugins.aclose(run.scope) or exc
-    kept = run.kept
-    try:
+            current.set(previous)
+            frame.run = run.limit = None
+        if run.plugins is not None and not isinstance(exc, GeneratorExit):  # which lets nothing be awaited
+            exc = await run.plugins.aclose(run.scope) or exc
         conclude(run, result, exc)
         if not kept or isinstance(exc, anyio.get_cancelled_exc_class()):  # which is this task's own
             raise_end(run, exc)
-    finally:
-        exc = None
+    except BaseException as raised:  # that of the run, or Ctrl-C amidst the lines above
+        current.set(previous)
+        break_off(run, raised)
         if not kept:
             run.release()
+        raise
+    finally:
+        exc = None
     return result
+
+
+def _entered(run: RunRecord, frame: Frame) -> Port:
+    """Begin *run* in this task, where it can be stopped from now on."""
+    begin(run, frame)
+    port = run.port = current_port()
+    run.limit = port.limit()
+    run.scope.on_stop(run.cancel_task)
+    if run.deadline is not None:
+        run.on_end(process.of(Watch).at(run.deadline, partial(expire, run)).cancel)
+    return port
+
+
+def _closed(exc: BaseException | None) -> GeneratorExit | None:
+    """What says that the coroutine was closed, also where a loop that is gone could not be told."""
+    if isinstance(exc, GeneratorExit):
+        return exc
+    behind = None if exc is None else exc.__context__
+    return behind if isinstance(exc, RuntimeError) and isinstance(behind, GeneratorExit) else None
 
 
 async def _aexecuted(
@@ -198,6 +217,8 @@ def _through_aruns(
 async def _astop_children(run: RunRecord, port: Port) -> None:
     for child in tuple(run.open_children or ()):
         cancel(child)
+    if _closed(sys.exception()):  # which lets nothing be awaited
+        return
     with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_of(run.scope) + SETTLE):
         await _ajoin(run, port)
 

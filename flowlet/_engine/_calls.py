@@ -18,7 +18,7 @@ from ._exit import Background
 from ._failures import ASYNC_CODE, check_callable, no_bridge
 from ._launch import await_end, launch_task, launch_thread, outcome, waited
 from ._loops import current_port, in_ipython, running_loop
-from ._runs import cancel, expire, new_run
+from ._runs import break_off, cancel, expire, new_run
 from ._runtimes import port_of
 from ._steps import moved_step
 from ._watch import Watch
@@ -51,8 +51,8 @@ def run_sync(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     looping = running_loop() is not None
     if looping and not in_ipython():
         raise _not_here(fn)
-    run = new_run(fn, args, kwargs, frame)
     body, asynchronous = _body_of(fn)
+    run = new_run(fn, args, kwargs, frame)
     if run.timeout is None and not looping and not asynchronous:
         run.fetched = True
         return inline(run, body, args, kwargs)
@@ -129,11 +129,16 @@ def _handed_out(run: RunRecord) -> Any:
 async def _ended_in_thread(
     run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    run.port = current_port()
-    timer = None if run.deadline is None else process.of(Watch).at(run.deadline, partial(expire, run))
-    launch_thread(run, fn, args, kwargs)
+    timer = None
     try:
+        run.port = current_port()
+        timer = None if run.deadline is None else process.of(Watch).at(run.deadline, partial(expire, run))
+        launch_thread(run, fn, args, kwargs)
         await await_end(run)
+    except BaseException as exc:
+        if run.state == "pending":  # it never began
+            break_off(run, exc)
+        raise
     finally:
         if timer is not None:
             timer.cancel()

@@ -16,8 +16,8 @@ from ..settings import process
 from ._bodies import drive, inline
 from ._crossing import COURTESY, SETTLE, abandon, grace_of
 from ._exit import Background
-from ._loops import Port, current_port, is_cancellation, library
-from ._runs import cancel, close, end, end_stopped, expire
+from ._loops import Port, current_port, library
+from ._runs import break_off, cancel, end_stopped, expire
 from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
 from ._watch import Timer, Watch
@@ -43,7 +43,7 @@ def launch_thread(
     try:
         process.of(Threads).submit(job)
     except FlowletError as exc:
-        _refused(run, exc)
+        break_off(run, exc)
         raise
     except BaseException:  # Ctrl-C, while the thread starts
         _abort(run)
@@ -72,7 +72,7 @@ class _RunJob(Job):
 
     def _ended(self) -> None:
         if self.error is not None:  # no thread could be had; what a body raises is kept in the record
-            _refused(self.record, self.error)
+            break_off(self.record, self.error)
         self.tell()
 
     def stopped(self) -> None:
@@ -118,11 +118,6 @@ def _abort(run: RunRecord) -> None:
         _give_up(run)
 
 
-def _refused(run: RunRecord, exc: BaseException) -> None:
-    end(run, "cancelled" if is_cancellation(exc) else "failed", error=exc)
-    close(run)
-
-
 def _running(run: RunRecord) -> int | None:
     return next((i for i in range(len(run.steps) - 1, -1, -1) if not run.steps[i].ended), None)
 
@@ -160,8 +155,11 @@ class _RunTask:
                 self.timer.cancel()
 
     def _stopped(self) -> None:
-        if not self.finished:
-            process.of(Runtimes).send(self.port, lambda _: None, self._give_up)
+        if self.finished:
+            return
+        if not process.of(Runtimes).send(self.port, lambda _: None, self._give_up):
+            self._give_up()  # with its loop
+        else:
             self.timer = process.of(Watch).after(grace_of(self.run.scope) + SETTLE, self._check)
 
     def _give_up(self) -> None:
@@ -187,7 +185,7 @@ def launch_task(
     try:
         _RunTask(run).start(fn, args, kwargs)
     except BaseException as exc:
-        _refused(run, exc)
+        break_off(run, exc)
         raise
 
 
@@ -223,9 +221,11 @@ async def await_end(run: RunRecord) -> None:
     run.on_end(waiter.wake)
     try:
         await waiter.wait()
-    except BaseException:
+    except BaseException as exc:
         grace = grace_of(run.scope)
         run.scope.stop("cancelled")
+        if isinstance(exc, GeneratorExit):  # which lets nothing be awaited
+            raise
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace + SETTLE):
             await waiter.wait()
         raise

@@ -195,6 +195,12 @@ def end_stopped(run: RunRecord) -> None:
         end(run, "cancelled", error=RunCancelled(run.workflow, run.id, metrics_of(run)))
 
 
+def break_off(run: RunRecord, exc: BaseException) -> None:
+    """End *run*, unless it is over, with *exc*, which its body did not raise."""
+    end(run, "cancelled" if is_cancellation(exc) else "failed", error=exc)
+    close(run)
+
+
 def close(run: RunRecord) -> None:
     run.scope.end(run.state)
     for step in run.steps:
