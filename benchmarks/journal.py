@@ -1,10 +1,11 @@
-"""What a journal costs, as ratios measured in one process: ``python benchmarks/journal.py [--quick]``.
+"""What a journal costs, as ratios: ``python benchmarks/journal.py [--quick]``.
 
-The steps of DBOS and LangGraph are measured where these are installed, in turns with ours. Make an environment
-of its own for that: ``pip install -e . dbos langgraph langgraph-checkpoint-sqlite``. Every one of them keeps a
-finished step through a kill of the process: DBOS by its default (a rollback journal), LangGraph with
-``durability="sync"``, each step a node of its graph, since its own default writes behind. "tuned" gives them
-the pragmas of our journal (WAL, synchronous=NORMAL), which they do not set by themselves.
+The steps of DBOS and LangGraph are measured where these are installed, in turns with ours, each in a process of its
+own: what others load makes a step half as slow again. Make an environment for that: ``pip install -e . dbos
+langgraph langgraph-checkpoint-sqlite``. Every one of them keeps a finished step through a kill of the process: DBOS
+by its default (a rollback journal), LangGraph with ``durability="sync"``, each step a node of its graph, since its own
+default writes behind. "tuned" gives them the pragmas of our journal (WAL, synchronous=NORMAL), which they do not set
+by themselves.
 
 Files go to the directory for temporary files (``TMPDIR``), which should be on a disk.
 """
@@ -17,10 +18,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import PIPE, Popen
 from tempfile import TemporaryDirectory
 from typing import TypedDict
 
@@ -239,31 +241,66 @@ def langgraph(place: Path, tuned: bool) -> Generator[Count]:
         yield count
 
 
+@contextmanager
+def flowlet(place: Path, tuned: bool) -> Generator[Count]:
+    """flowlet, whose journal sets its pragmas itself."""
+    yield ours(place)
+
+
+MAKERS: dict[str, Callable[[Path, bool], AbstractContextManager[Count]]] = {
+    "flowlet": flowlet,
+    "DBOS": dbos,
+    "LangGraph": langgraph,
+}
+
+
+def serve(name: str, tuned: str, place: str) -> None:
+    """Tell how long so many steps take, for each number that is asked for."""
+    with MAKERS[name](Path(place), tuned == "True") as count:
+        for line in sys.stdin:
+            print(f"took {seconds(lambda: count(int(line)))}", flush=True)
+
+
+@contextmanager
+def served(name: str, tuned: bool, place: Path) -> Generator[Callable[[int], float]]:
+    """One of the makers, in a process of its own, where nothing else takes its place in memory."""
+    place.mkdir(exist_ok=True)
+    command = [sys.executable, __file__, "--serve", name, str(tuned), str(place)]
+    with Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked, answers = process.stdin, process.stdout
+
+        def took(steps: int) -> float:
+            print(steps, file=asked, flush=True)
+            while not (answer := answers.readline()).startswith("took "):
+                assert answer, f"{name} has ended"
+            return float(answer[5:])
+
+        yield took
+        asked.close()
+
+
 def others(place: Path) -> None:
-    """How many of our steps go into one of theirs."""
-    for name, package, make in (
-        ("DBOS", "dbos", dbos),
-        ("LangGraph", "langgraph.checkpoint.sqlite", langgraph),
-    ):
-        if find_spec(package.partition(".")[0]) is None:
+    """How many of our steps go into one of theirs, measured in turns."""
+    count = times(500)
+    for name, package in (("DBOS", "dbos"), ("LangGraph", "langgraph")):
+        if find_spec(package) is None:
             row(f"a step of {name}", "not installed", "")
             continue
         for tuned in (False, True):
-            with make(place, tuned) as theirs:
-                compare(f"a step of {name}{', tuned' if tuned else ''}", ours(place), theirs, tuned)
+            with served("flowlet", tuned, place / "ours") as us, served(name, tuned, place / name) as them:
+                us(count), them(count)
+                pairs = [(them(count), us(count)) for _ in range(ROUNDS)]
+            ratio = statistics.median(theirs / ours for theirs, ours in pairs)
+            theirs, ours = (statistics.median(side) / count * 1e6 for side in zip(*pairs, strict=True))
+            what = f"a step of {name}{', tuned' if tuned else ''}"
+            row(what, f"{ratio:.0f} × ours ({theirs:.0f} µs, {ours:.0f} µs)", "" if tuned else "20 ×")
 
 
-def compare(what: str, ours: Count, theirs: Count, tuned: bool) -> None:
-    """Measure both in turns."""
-    count = times(500)
-    ours(count), theirs(count)
-    pairs = [(seconds(lambda: theirs(count)), seconds(lambda: ours(count))) for _ in range(ROUNDS)]
-    ratio = statistics.median(them / us for them, us in pairs)
-    them, us = (statistics.median(side) / count * 1e6 for side in zip(*pairs, strict=True))
-    row(what, f"{ratio:.0f} × ours ({them:.0f} µs, {us:.0f} µs)", "" if tuned else "20 ×")
-
-
-if __name__ == "__main__":
+if __name__ == "__main__" and "--serve" in sys.argv:
+    serve(*sys.argv[2:])
+elif __name__ == "__main__":
     print("| what | reached | aim |\n|---|---|---|")
     with TemporaryDirectory(ignore_cleanup_errors=True) as found:
         for part in (store, steps, resumed, others):
