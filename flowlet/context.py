@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import CodeType
+from types import CodeType, TracebackType
 from typing import Any
 
 from ._forks import at_fork
@@ -170,6 +170,7 @@ class RunRecord:
         "steps",
         "tags",
         "timeout",
+        "traceback",
         "trail",
         "workflow",
     )
@@ -194,6 +195,7 @@ class RunRecord:
         self.result: Any = None
         self.error: BaseException | None = None
         self.error_text: str | None = None
+        self.traceback: TracebackType | None = None
         self.trail: tuple[tuple[CodeType, int], ...] = ()
         self.dropped: str | None = None
         self.kept = False
@@ -308,6 +310,7 @@ class RunRecord:
             self.result = result if self.kept else None
             self.error = error
             self.error_text = text
+            self.traceback = None if error is None else error.__traceback__
             self.ended = time.perf_counter()
             self.state = state
             callbacks, self._callbacks = self._callbacks, None
@@ -319,7 +322,7 @@ class RunRecord:
 
     def release(self) -> None:
         """Forget the outcome, which went to the caller; of an error what records tell stays."""
-        error, self.error, self.result = self.error, None, None
+        error, self.error, self.result, self.traceback = self.error, None, None, None
         self.kept = self.launched = False
         if error is not None:
             self.trail = trail_of(error)

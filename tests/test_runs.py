@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -19,8 +20,10 @@ from flowlet import (
     AsyncLLM,
     BridgeError,
     ConfigError,
+    InputError,
     ModelCall,
     ResultNotReady,
+    Run,
     RunCall,
     RunCancelled,
     RunStopped,
@@ -91,6 +94,11 @@ def breaks() -> None:
     raise Broken("no tea")
 
 
+@workflow
+async def abreaks() -> None:
+    breaks()
+
+
 # --- handles -------------------------------------------------------------------------------------
 
 
@@ -137,6 +145,36 @@ def test_a_failure_is_raised_at_every_fetch() -> None:
         caught.append(one.value)
     assert caught[0] is caught[1]
     assert (handle.state, handle.metrics.error) == ("failed", "Broken: no tea")
+
+
+@pytest.mark.parametrize("body", [breaks, abreaks])
+def test_a_failure_that_is_fetched_again_has_the_same_traceback(body: Any, background: str) -> None:
+    """Its traceback is that of the body and of this fetch, not of those before."""
+    handle = start(body)
+    names = []
+    for _ in range(3):
+        with pytest.raises(Broken) as one:
+            handle.result(timeout=LATE)
+        names.append([entry.name for entry in traceback.extract_tb(one.value.__traceback__)])
+    assert names[0] == names[1] == names[2]
+    assert names[0][-1] == "breaks"
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "1"])
+def test_a_wait_takes_a_number(timeout: Any, gate: Gate) -> None:
+    """Anything else is an InputError that says what was expected; the run goes on, and may be over."""
+    handle = start(gate.passes)
+    for _ in range(2):
+        with pytest.raises(InputError, match="expected seconds, such as 30"):
+            handle.result(timeout=timeout)
+        gate.opened.set()
+        assert handle.result(timeout=LATE) == "through"
+
+
+def test_a_handle_that_was_never_made_is_dropped_in_silence() -> None:
+    """As where Ctrl-C comes in between; a warning of pytest would fail this."""
+    Run.__new__(Run)
+    gc.collect()
 
 
 def test_waiting_too_shortly_leaves_the_run_alone(gate: Gate) -> None:

@@ -6,11 +6,12 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
+from math import isnan
 from typing import Any, Generic, TypeVar, cast
 
 from .._figures import metrics_of
 from ..context import RunRecord, here
-from ..errors import BridgeError, ResultNotReady
+from ..errors import BridgeError, InputError, ResultNotReady
 from ..events import Event
 from ..metrics import ExecutionMetrics, RunState
 from ..settings import process
@@ -40,7 +41,9 @@ class Run(Generic[R_co]):
         run.handle = weakref.ref(self)
 
     def __del__(self) -> None:
-        run = self._run
+        run: RunRecord | None = getattr(self, "_run", None)
+        if run is None:  # Ctrl-C came before it was made
+            return
         if run.handle is not None and run.handle() in (self, None):
             run.handle = None  # else somebody took another handle meanwhile
         if not run.launched:
@@ -85,10 +88,12 @@ class Run(Generic[R_co]):
         """Wait for the result, at most *timeout* seconds. In an async body only the body waits.
 
         Raises:
+            InputError: *timeout* is no number.
             ResultNotReady: the wait expired (the run goes on), or the result was handed out elsewhere.
             BridgeError: an event loop runs in this thread; ``await`` the handle there.
             RunCancelled, WorkflowTimeout: the run ended so. Else whatever its body raised.
         """
+        _check_timeout(timeout)
         if not self._run.over:
             if in_body():
                 suspend(self._wait(timeout))
@@ -152,6 +157,14 @@ class Run(Generic[R_co]):
             yield feed
         finally:
             feed.close()
+
+
+def _check_timeout(timeout: object) -> None:
+    number = isinstance(timeout, int | float) and not isnan(timeout)
+    if timeout is not None and not number:
+        raise InputError(
+            f"handle.result(timeout={timeout!r}): expected seconds, such as 30, or None to wait until the end"
+        )
 
 
 def record_of(handle: Run[Any]) -> RunRecord:

@@ -238,7 +238,7 @@ def outcome(run: RunRecord) -> Any:
     if error is None:
         return run.result
     try:
-        raise error
+        raise error.with_traceback(run.traceback)  # which else grows with each fetch
     except Exception as exc:
         conceal(exc)
         raise
