@@ -501,6 +501,32 @@ def test_a_trio_nursery_in_a_body_is_cancelled_with_its_run():
     assert recorded(handle.id, journal).run.state == "cancelled"
 
 
+@pytest.mark.anyio
+async def test_a_run_whose_tasks_were_all_stopped_tells_that_it_was_cancelled():
+    """What reaches the caller is RunCancelled, not the group of what stopped the tasks."""
+
+    async def closes() -> None:
+        try:
+            await waits()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await arun(double, 1)
+
+    async def body() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(closes)
+            group.start_soon(closes)
+
+    async def cancels() -> None:
+        await anyio.sleep(0.02)
+        runs()[0].cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(cancels)
+        with pytest.raises(RunCancelled):
+            await arun(body)
+
+
 # --- amidst the engine -------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from .._figures import metrics_of
 from ..context import MAX_DEPTH, Frame, RunRecord, current
@@ -215,13 +215,20 @@ def raise_end(run: RunRecord, exc: BaseException | None) -> None:
 
     What is no mere exception (Ctrl-C, a cancellation from outside) goes on unchanged.
     """
-    if isinstance(exc, RunStopped):
+    if _is_stop(exc):
         if run.scope.parent is not None:
             run.scope.parent.check()
     elif exc is not None and (exc is run.error or not isinstance(exc, Exception)):
         raise exc
     if run.error is not None:
         raise run.error from (exc if isinstance(exc, Exception) else None)
+
+
+def _is_stop(exc: BaseException | None) -> bool:
+    """Whether the body ended because its run was over, in one task or in several."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_stop(one) for one in cast("BaseExceptionGroup[BaseException]", exc).exceptions)
+    return isinstance(exc, RunStopped)
 
 
 def dropped(run: RunRecord) -> None:
