@@ -9,6 +9,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar, cast
 
@@ -95,12 +96,17 @@ class Port:
         """Call *fn* in the loop soon; False when the loop is gone."""
         self._calls.append(fn)
         if not self._scheduled:
-            self._scheduled = True
             try:
+                self._scheduled = True
                 self._soon(self._drain)
             except RuntimeError:  # the loop is closed, on either backend
                 self.closed = True
                 return False
+            except BaseException:  # Ctrl-C, while other threads already count on this wake-up
+                self._scheduled = False
+                with suppress(RuntimeError):
+                    self._soon(self._drain)
+                raise
         return not self.closed
 
     def _soon(self, fn: Callable[[], None]) -> None:
