@@ -55,6 +55,9 @@ _BY_REASON = {
         test_concurrent_calls_open_once
         test_independent_steps_run_at_once
     """,
+    "a Ctrl-C at each call of the interpreter in turn: a resume makes more of them, without end": """
+        test_ctrl_c_at_any_point_leaves_no_run_behind
+    """,
     "code that changes while the run is stopped is told": """
         test_a_constant_of_the_module_tells_results_apart
     """,
