@@ -512,6 +512,40 @@ def test_a_child_forked_in_a_run_begins_anew(call, backend):
     assert ended.code == 0, ended.err
 
 
+def test_a_child_forked_in_an_async_body_can_run_workflows(backend):
+    """No body is around it that could wait for a step, and no loop runs in it; in the parent both go on."""
+    ended = python(
+        """
+        def both():
+            return double(10) + double(11)
+
+        async def abody():
+            return double(await adouble(10)) + 2
+
+        async def body():
+            child = os.fork()
+            if child == 0:
+                try:
+                    assert double(21) == 42
+                    assert run(both) == run(with_options(both, timeout=10)) == start(both).result(10) == 42
+                    assert run(abody) == pmap(double, [21])[0] == 42
+                    os._exit(0)
+                except BaseException:
+                    import traceback
+                    traceback.print_exc()
+                    os._exit(1)
+            await adouble(1)
+            return double(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+        assert run(body) == 0
+        assert anyio.run(body, backend=BACKEND) == 0
+        assert anyio.run(arun, body, backend=BACKEND) == 0
+        """,
+        backend,
+    )
+    assert ended.code == 0, ended.err
+
+
 def test_a_forked_child_and_its_parent_do_not_wake_one_another(backend):
     """Though the thread that both go on in has waited before, for a counter of the kernel."""
     ended = python(

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
+from .._forks import at_fork
 from ._loops import Port, interruptible
 
 T = TypeVar("T")
@@ -31,6 +32,18 @@ class Body(greenlet):
     answer: tuple[Any, BaseException | None] | None
     """What the awaitable gave that the body asked for."""
 
+
+class _Left(Body):
+    """The body in which a process was forked, in the child: its loop is the parent's."""
+
+
+def _leave() -> None:
+    here = getcurrent()
+    if type(here) is Body:
+        here.__class__ = _Left
+
+
+at_fork(after_in_child=_leave)
 
 YIELDED, ASKED, RETURNED, RAISED = object(), object(), object(), object()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar, cast
 import anyio
 import sniffio
 
+from .._forks import at_fork
 from .._scope import call_all
 from ..errors import ConfigError, RunStopped
 from ..settings import process
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _modules = sys.modules  # neither backend is imported before somebody runs it
+
+_left: object = None
+"""The loop that a fork has left in the parent."""
 
 library = sniffio.current_async_library_cvar
 """Which async library runs here, as anyio finds it."""
@@ -52,10 +56,21 @@ def running_loop() -> object | None:
             return loop
     if (trio := _modules.get("trio")) is not None:
         try:
-            return trio.lowlevel.current_trio_token() if trio.lowlevel.in_trio_run() else None
+            if trio.lowlevel.in_trio_run():
+                token: object = trio.lowlevel.current_trio_token()
+                return None if token is _left else token
         except AttributeError:
             return None
     return None
+
+
+def _leave() -> None:
+    """Remember in a forked child what ran in its one thread: asyncio forgets that by itself, trio doesn't."""
+    global _left
+    _left = running_loop()
+
+
+at_fork(after_in_child=_leave)
 
 
 class Waiter(Protocol):
