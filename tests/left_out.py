@@ -51,6 +51,7 @@ _BY_REASON = {
     "calls in flight when the run was stopped are made again": """
         test_a_call_within_an_equal_call_around_its_run_is_made
         test_a_call_within_an_equal_call_is_made
+        test_a_late_answer_is_not_booked_twice
         test_a_nervous_interpreter_loses_nothing
         test_concurrent_calls_open_once
         test_independent_steps_run_at_once
