@@ -104,6 +104,7 @@ class Process:
 
     def __init__(self) -> None:
         self._at_end: list[Callable[[], object]] = []
+        self.lock = threading.RLock()
         self.reset()
 
     def at_end(self, close: Callable[[], object]) -> None:
@@ -117,16 +118,16 @@ class Process:
         self.close_logs()
 
     def reset(self) -> None:
-        """Forget everything, as in a fresh process."""
+        """Forget everything, as in a fresh process; what threads of before are still putting in goes first."""
         self.close_logs()
-        self.lock = threading.RLock()
-        self._redactor: Redactor | None = None
-        self._settings: Settings | None = None
-        self._services: dict[type, Any] = {}
-        self._failed_observers: set[int] = set()
-        self.registered: Mapping[tuple[str, str], Any] = {}  # plugins by kind and name
-        self.notices: Sequence[Observer] = self.diagnostics
-        self._followed: LogSettings | None = None
+        with self.lock:
+            self._redactor: Redactor | None = None
+            self._settings: Settings | None = None
+            self._services: dict[type, Any] = {}
+            self._failed_observers: set[int] = set()
+            self.registered: Mapping[tuple[str, str], Any] = {}  # plugins by kind and name
+            self.notices: Sequence[Observer] = self.diagnostics
+            self._followed: LogSettings | None = None
 
     def after_fork(self) -> None:
         """Keep settings and secrets, and rebuild what threads and loops of the parent stood behind."""

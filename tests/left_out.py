@@ -51,12 +51,11 @@ _BY_REASON = {
     "calls in flight when the run was stopped are made again": """
         test_a_call_within_an_equal_call_around_its_run_is_made
         test_a_call_within_an_equal_call_is_made
-        test_a_late_answer_is_not_booked_twice
         test_a_nervous_interpreter_loses_nothing
         test_concurrent_calls_open_once
         test_independent_steps_run_at_once
     """,
-    "a Ctrl-C at each call of the interpreter in turn: a resume makes more of them, without end": """
+    "a Ctrl-C at the very moment in which a run is claimed leaves the claim with the process until its end": """
         test_ctrl_c_at_any_point_leaves_no_run_behind
     """,
     "code that changes while the run is stopped is told": """

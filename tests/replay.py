@@ -22,7 +22,7 @@ from flowlet._engine import _calls, _kept, _places
 from flowlet._engine._memo import Memo, Place, memo_of_root, parent_at, path_at
 from flowlet._engine._session import OWN, Session
 from flowlet._engine._writer import Journals
-from flowlet.context import Frame, RunRecord
+from flowlet.context import Frame, RunRecord, current
 from flowlet.entries import Entry
 from flowlet.errors import InputError, RunStopped
 from flowlet.settings import process
@@ -126,7 +126,9 @@ def _new_run(real: Any, fn: Any, args: Any, kwargs: Any, frame: Any) -> RunRecor
 
 
 def _body(real: Any, run: RunRecord, call: Callable[[], Any]) -> Any:
+    here = current.get()
     while True:
+        current.set(here)  # what broke off may have left the place of a step that is forgotten now
         try:
             result = real(run, call)
         except BaseException:
@@ -139,7 +141,9 @@ def _body(real: Any, run: RunRecord, call: Callable[[], Any]) -> Any:
 
 
 async def _abody(real: Any, run: RunRecord, call: Callable[[], Awaitable[Any]]) -> Any:
+    here = current.get()
     while True:
+        current.set(here)
         try:
             result = await real(run, call)
         except BaseException as exc:

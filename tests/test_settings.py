@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from flowlet import (
     with_options,
     workflow,
 )
+from flowlet import settings as settings_module
 from flowlet._settings_pages import SCHEMA, schema, table
 from flowlet._source import Fault, Source, render
 from flowlet._yaml import parse, value_of
@@ -382,3 +384,25 @@ def test_faults_are_told_in_the_order_of_the_text() -> None:
         "x:2:1: b\n    2 | two\n      | ^^^",
         "else: c",
     )
+
+
+def test_a_thread_of_before_a_reset_puts_no_settings_over_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that still reads them when everything is forgotten, as one that a test left behind."""
+    reading, go_on = threading.Event(), threading.Event()
+    real = settings_module._first_settings
+
+    def slow(file: Path | None) -> Settings:
+        if threading.current_thread() is late:
+            reading.set()
+            go_on.wait(10)
+        return real(file)
+
+    monkeypatch.setattr(settings_module, "_first_settings", slow)
+    late = threading.Thread(target=lambda: process.settings)
+    late.start()
+    assert reading.wait(10)
+    threading.Timer(0.1, go_on.set).start()
+    process.reset()
+    configure(model="offline")
+    late.join(10)
+    assert process.settings.model == "offline"
