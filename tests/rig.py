@@ -13,7 +13,7 @@ import trio
 from attrs import frozen
 
 import flowlet
-from flowlet import step
+from flowlet import LLM, AsyncLLM, step
 from flowlet.events import Event
 from flowlet.messages import Completion, Request
 from flowlet.metrics import TokenUsage
@@ -39,6 +39,16 @@ def double(x: int) -> int:
 async def adouble(x: int) -> int:
     await anyio.lowlevel.checkpoint()
     return 2 * x
+
+
+@step
+def ask(question: str, llm: LLM = LLM()) -> str:
+    return llm.ask(question)
+
+
+@step
+async def aask(question: str, llm: AsyncLLM = AsyncLLM()) -> str:
+    return await llm.ask(question)
 
 
 @frozen

@@ -28,22 +28,13 @@ from flowlet import (
     with_options,
     workflow,
 )
+from rig import aask, ask
 from server import Answer, Drop, Quota, RateLimit, Server, Status, Stream
 
 
 @step
 def outline(topic: str) -> str:
     return f"List three points for a talk about {topic}, one a line."
-
-
-@step
-def ask(question: str, llm: LLM = LLM()) -> str:
-    return llm.ask(question)
-
-
-@step
-async def aask(question: str, llm: AsyncLLM = AsyncLLM()) -> str:
-    return await llm.ask(question)
 
 
 @step

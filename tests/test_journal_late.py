@@ -27,22 +27,12 @@ from flowlet import (
 )
 from flowlet.journals import MemoryJournal
 from flowlet.testing import MockProvider
-from rig import SlowAsync, SlowSync, until
+from rig import SlowAsync, SlowSync, aask, ask, until
 
 
 @pytest.fixture
 def journal() -> MemoryJournal:
     return MemoryJournal()
-
-
-@step
-def ask(question: str, llm: LLM = LLM()) -> str:
-    return llm.ask(question)
-
-
-@step
-async def aask(question: str, llm: AsyncLLM = AsyncLLM()) -> str:
-    return await llm.ask(question)
 
 
 @step

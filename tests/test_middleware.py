@@ -11,8 +11,6 @@ import anyio
 import pytest
 
 from flowlet import (
-    LLM,
-    AsyncLLM,
     BudgetExceeded,
     ConfigError,
     DefinitionError,
@@ -27,27 +25,16 @@ from flowlet import (
     register_provider,
     run,
     start,
-    step,
     with_options,
     workflow,
 )
 from flowlet.events import PluginFailed
 from flowlet.settings import process
 from flowlet.testing import MockProvider
-from rig import PATIENCE, Heard
+from rig import PATIENCE, Heard, aask, ask
 from test_plugins import install, site
 
 __all__ = ["site"]
-
-
-@step
-def ask(question: str, llm: LLM = LLM()) -> str:
-    return llm.ask(question)
-
-
-@step
-async def aask(question: str, llm: AsyncLLM = AsyncLLM()) -> str:
-    return await llm.ask(question)
 
 
 @pytest.fixture(autouse=True)
