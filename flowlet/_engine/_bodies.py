@@ -55,15 +55,20 @@ def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str
         conclude(run, None if exc is not None else result, exc)
         if not kept:  # else it is raised where it is fetched, maybe at this moment
             raise_end(run, exc)
-    except BaseException as raised:  # that of the run, or Ctrl-C amidst the lines above
-        current.set(previous)
-        break_off(run, raised)
-        if not kept:
-            run.release()
+    except BaseException as raised:
+        _left(run, raised, previous, kept)
         raise
     finally:
         exc = None
     return result
+
+
+def _left(run: RunRecord, exc: BaseException, previous: Frame | None, kept: bool) -> None:
+    """Leave *run* by *exc*: its own, or a Ctrl-C amidst the lines that begin and end it."""
+    current.set(previous)
+    break_off(run, exc)
+    if not kept:
+        run.release()
 
 
 def _executed(
@@ -148,11 +153,8 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
         conclude(run, result, exc)
         if not kept or isinstance(exc, anyio.get_cancelled_exc_class()):  # which is this task's own
             raise_end(run, exc)
-    except BaseException as raised:  # that of the run, or Ctrl-C amidst the lines above
-        current.set(previous)
-        break_off(run, raised)
-        if not kept:
-            run.release()
+    except BaseException as raised:
+        _left(run, raised, previous, kept)
         raise
     finally:
         exc = None
