@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, TypeGuard, cast
 
@@ -22,7 +22,7 @@ def text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def packed(facts: Mapping[str, object] | Sequence[object]) -> bytes:
+def packed(facts: Mapping[str, object]) -> bytes:
     """Write *facts* as the body of a row."""
     return data(_ENCODER.encode(facts))
 

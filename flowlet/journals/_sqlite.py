@@ -59,9 +59,12 @@ class SQLiteJournal:
         """
         with self._file.transaction("IMMEDIATE") as db:
             for run_id, group in by_run(entries).items():
-                trail = self._file.seen.get(run_id) or self._whole(db, run_id) or self._new(db, run_id)
-                trail, rows = trail.with_entries(group)
+                seen = self._file.seen.get(run_id)
+                known = seen or self._whole(db, run_id)
+                trail, rows = (known or self._new(db, run_id)).with_entries(group)
                 db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
+                if known is not seen:
+                    self._check_place(db, run_id, trail)
                 if trail.due:
                     self._runs.put(db, run_id, trail.row())
                     trail = evolve(trail, told=trail.entries)
@@ -238,6 +241,16 @@ class SQLiteJournal:
         if trail is not None and found is None:
             raise damaged(self.path, f"the end of run {run_id!r}")
         return found
+
+    def _check_place(self, db: Connection, run_id: str, trail: Trail) -> None:
+        """See that what was added to a run is where it is looked for: a damaged tree may lead elsewhere.
+
+        Raises:
+            JournalError: it is not.
+        """
+        found = self._whole(db, run_id)
+        if found is None or (found.entries, found.last) != (trail.entries, trail.last):
+            raise damaged(self.path, f"the end of run {run_id!r}")
 
     def _to_its_end(self, db: Connection, trail: Trail) -> Trail | None:
         first, last = trail.numbers
