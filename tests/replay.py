@@ -13,6 +13,7 @@ out, and why.
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -33,6 +34,9 @@ counts: Counter[str] = Counter()
 
 _numbers = itertools.count()
 
+LONG = 10.0
+"""Seconds after which a run is stopped no more: its time limit holds for all its lives together."""
+
 DENSE = 50
 """How many steps a run is stopped at before only every 2nd counts, then every 4th; few tests have so many."""
 
@@ -45,11 +49,12 @@ class Life:
         self.memo: Callable[[Session], Memo] | None = memo
         self.live: dict[str, Any] = {}
         self.steps = itertools.count(1)
+        self.began = time.monotonic()
 
     def is_due(self) -> bool:
         """Whether the run is to be stopped at the step that was written now."""
         number = next(self.steps)
-        return number % 2 ** (number // DENSE) == 0
+        return number % 2 ** (number // DENSE) == 0 and time.monotonic() - self.began < LONG
 
     def over(self) -> None:
         """Keep nothing alive any more."""
