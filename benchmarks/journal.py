@@ -283,7 +283,7 @@ def served(name: str, tuned: bool, place: Path) -> Generator[Callable[[int], flo
 
 def others(place: Path) -> None:
     """How many of our steps go into one of theirs, measured in turns."""
-    count = times(500)
+    count = times(2000)  # with its part of what comes once in thousands of steps
     for name, package in (("DBOS", "dbos"), ("LangGraph", "langgraph")):
         if find_spec(package) is None:
             row(f"a step of {name}", "not installed", "")

@@ -180,7 +180,7 @@ def _memo_of_root(run: RunRecord, fn: Any, args: Any, kwargs: Any, session: Sess
     try:
         return memo_of_root(session, run, fn, args, kwargs)
     except InputError:
-        return Memo(session, Entry(session.run_id, OWN, "run", run.workflow, "running", inputs="{}"), Any)
+        return Memo(session, "run", run.workflow, OWN, inputs="{}", returns=Any)
 
 
 def _memo_of_step(real: Any, spec: Any, fn: Any, frame: Frame, session: Session, *call: Any) -> Memo | None:
@@ -206,7 +206,7 @@ def _memo_of_child(real: Any, name: str, fn: Any, frame: Frame, *call: Any) -> M
 
 def _numbered(session: Session, kind: Any, name: str, frame: Frame) -> Memo:
     key = session.key_of(path_at(frame), name, "no data")
-    return Memo(session, Entry(session.run_id, key, kind, name, "running", parent_at(frame)), Any)
+    return Memo(session, kind, name, key, parent_at(frame), returns=Any)
 
 
 def _completed(real: Any, memo: Memo, result: Any, *args: Any) -> Entry:

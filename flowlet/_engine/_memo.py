@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from .._arguments import written
 from .._codec import to_json
@@ -41,44 +41,27 @@ class Found:
         self.value = value
 
 
+@define(eq=False)
 class Memo:
-    """A call, told from all others by its key."""
+    """A call, told from all others by its key: what is called, by what, with what; *fn* tells its code."""
 
-    __slots__ = ("_as_is", "_began", "_entry", "_fn", "_returns", "session")
-
-    def __init__(
-        self,
-        session: Session,
-        entry: Entry,
-        returns: Any,
-        as_is: frozenset[type] = frozenset(),
-        fn: Callable[..., Any] | None = None,
-    ) -> None:
-        self.session = session
-        self._fn = fn
-        self._entry = entry
-        self._returns = returns
-        self._as_is = as_is
-        self._began = time.perf_counter()
-
-    @property
-    def key(self) -> str:
-        """What tells the call from all others."""
-        return self._entry.key
-
-    @property
-    def name(self) -> str:
-        """What is called."""
-        return self._entry.name
-
-    @property
-    def inputs(self) -> str:
-        """Its arguments, as JSON."""
-        return self._entry.inputs
+    session: Session
+    kind: Literal["run", "step", "call"]
+    name: str
+    key: str
+    parent: str = ""
+    inputs: str = ""
+    """Its arguments, as JSON."""
+    code: str = ""
+    info: str = ""
+    returns: Any = None
+    as_is: frozenset[type] = frozenset()
+    fn: Callable[..., Any] | None = None
+    began: float = field(factory=time.perf_counter)
 
     def opening(self) -> Entry:
         """Say that the call has begun."""
-        return evolve(self._entry, at=time.time())
+        return evolve(self._told("running", info=self.info), duration=0.0)
 
     def completed(self, result: object, attempts: int = 1) -> Entry:
         """Say that the call gave *result*.
@@ -86,11 +69,11 @@ class Memo:
         Raises:
             InputError: it can't be written, or holds a secret; every fault is listed.
         """
-        if type(result) in self._as_is and is_plain(result):
+        if type(result) in self.as_is and is_plain(result):
             text = without_secret(str(result) if type(result) is int else encoded(result), self._what)
         else:
-            text = text_of(result, self._returns, self._what())
-        return self._ended("completed", text, attempts=attempts)
+            text = text_of(result, self.returns, self._what())
+        return self._told("completed", text, attempts=attempts)
 
     def given(self, entry: Entry, result: object) -> Any:
         """What the call gives, as *entry* tells *result*: what is read back, as when the run is resumed.
@@ -98,34 +81,35 @@ class Memo:
         Raises:
             InputError: it can't be read back; every fault is listed.
         """
-        if type(result) in self._as_is or not entry.value:
+        if type(result) in self.as_is or not entry.value:
             return result
-        return given_back(entry.value, self._returns, self._what())
+        return given_back(entry.value, self.returns, self._what())
 
     def answered(self, completion: Completion, cost: object) -> Entry:
         """Say what a model answered, and what that cost."""
         info = json.dumps({"cost": None if cost is None else str(cost)})
-        return self._ended("completed", text_of(completion, Completion, self._what()), info=info)
+        return self._told("completed", text_of(completion, Completion, self._what()), info=info)
 
     def failed(self, exc: BaseException, attempts: int = 1) -> Entry:
         """Say that the call failed with *exc*; the text is for people."""
         error = process.redactor.redact(describe(exc, with_faults=True))
-        return evolve(self._ended("failed", "", attempts=attempts), error=error)
+        return self._told("failed", error=error, attempts=attempts)
 
     def unfinished(self, state: RunState) -> Entry:
         """Say that the call was ended from outside."""
-        return self._ended(state, "")
+        return self._told(state)
 
     @property
     def may_write(self) -> bool:
         """Whether the run is ours, and not suspended."""
         return self.session.is_open and self.session.fault is None
 
-    def _ended(self, state: RunState, value: str, attempts: int = 1, info: str = "") -> Entry:
-        took = time.perf_counter() - self._began
-        e = self._entry  # not evolve(), which takes longer than all the rest
-        told = ("", e.code, time.time(), took, attempts, info)
-        return Entry(e.run_id, e.key, e.kind, e.name, state, e.parent, e.inputs, value, *told)
+    def _told(
+        self, state: RunState, value: str = "", error: str = "", attempts: int = 1, info: str = ""
+    ) -> Entry:
+        known = self.session.run_id, self.key, self.kind, self.name, state, self.parent, self.inputs
+        took = time.perf_counter() - self.began
+        return Entry(*known, value, error, self.code, time.time(), took, attempts, info)
 
     def _what(self) -> str:
         return f"the result of {self._whose()}"
@@ -136,7 +120,7 @@ class Memo:
         Raises:
             JournalError: as for :meth:`taken`.
         """
-        found = self.session.find(self._entry.key, self._entry.parent, self._entry.name)
+        found = self.session.find(self.key, self.parent, self.name)
         return None if found is None else self.taken(found, run)
 
     def taken(self, found: Entry, run: RunRecord) -> Found | None:
@@ -147,14 +131,14 @@ class Memo:
         Raises:
             JournalError: the policy is to say so, or it does not fit the hint any more; the run is suspended.
         """
-        own, session = self._entry, self.session
-        policy = "reuse" if own.key == OWN and session.policy == "error" else session.policy
-        if found.code != own.code:
-            session.tell_changed(run, own, policy)
+        run_id, session = self.session.run_id, self.session
+        policy = "reuse" if self.key == OWN and session.policy == "error" else session.policy
+        if found.code != self.code:
+            session.tell_changed(run, self.kind, self.name, policy)
             if policy == "error":
                 raise self._suspended(
                     f"the code of {self._whose()}{self._outside()} has changed since run "
-                    f'{own.run_id!r} recorded its result; resume with changed_code="reuse" to take that result, or '
+                    f'{run_id!r} recorded its result; resume with changed_code="reuse" to take that result, or '
                     '"rerun" to run it again'
                 )
             if policy == "rerun":
@@ -163,12 +147,12 @@ class Memo:
             return Found(self.value(found))
         except InputError as exc:
             if policy == "rerun":
-                session.tell_changed(run, own, policy)
+                session.tell_changed(run, self.kind, self.name, policy)
                 return None
             raise self._suspended(
-                f"run {own.run_id!r}: the recorded result of {self._whose()} does not fit the hint that it has now: "
+                f"run {run_id!r}: the recorded result of {self._whose()} does not fit the hint that it has now: "
                 f'{"; ".join(exc.faults)}; resume with changed_code="rerun" to make it again'
-                + (f", or:  flowlet rerun {own.run_id} --from {own.name}" if own.key != OWN else "")
+                + (f", or:  flowlet rerun {run_id} --from {self.name}" if self.key != OWN else "")
             ) from exc
 
     def _suspended(self, message: str) -> JournalError:
@@ -177,11 +161,11 @@ class Memo:
         return fault
 
     def _outside(self) -> str:
-        names = () if self._fn is None else constants_of(self._fn)
+        names = () if self.fn is None else constants_of(self.fn)
         return f", or what it takes from outside ({', '.join(names)})," if names else ""
 
     def _whose(self) -> str:
-        return f"{_KINDS[self._entry.kind]} {self._entry.name!r}"
+        return f"{_KINDS[self.kind]} {self.name!r}"
 
     def check_same(self, first: Entry) -> None:
         """Refuse to go on with a run that was asked for otherwise.
@@ -189,14 +173,13 @@ class Memo:
         Raises:
             JournalError: another workflow, or other inputs, have this run id.
         """
-        own = self._entry
-        same = first.inputs == own.inputs or canonical(json.loads(first.inputs)) == canonical(
-            json.loads(own.inputs)
+        same = first.inputs == self.inputs or canonical(json.loads(first.inputs)) == canonical(
+            json.loads(self.inputs)
         )
-        if first.name != own.name or not same:
+        if first.name != self.name or not same:
             raise JournalError(
-                f"run {own.run_id!r} is in the journal already, as {first.name} with {_cut(first.inputs)}, "
-                f"not {own.name} with {_cut(own.inputs)}; choose another run_id"
+                f"run {first.run_id!r} is in the journal already, as {first.name} with {_cut(first.inputs)}, "
+                f"not {self.name} with {_cut(self.inputs)}; choose another run_id"
             )
 
     def value(self, found: Entry) -> Any:
@@ -205,7 +188,7 @@ class Memo:
         Raises:
             InputError: it does not fit the hint any more.
         """
-        return value_of(found.value, self._returns)
+        return value_of(found.value, self.returns)
 
 
 @define(eq=False)
@@ -309,8 +292,8 @@ def _memo(
     text = canonical(data)
     shown = process.redactor.redact(text if len(text) <= SHOWN else text[:SHOWN] + "…")
     key = session.key_of(path_at(frame), name, text)
-    entry = Entry(session.run_id, key, kind, name, "running", parent_at(frame), shown, code=fingerprint(fn))
-    return Memo(session, entry, signature.returns, signature.returned_as_is, fn)
+    how = signature.returns, signature.returned_as_is, fn
+    return Memo(session, kind, name, key, parent_at(frame), shown, fingerprint(fn), "", *how)
 
 
 def memo_of_root(
@@ -334,17 +317,18 @@ def memo_of_root(
         "tags": list(run.tags),
         "correlation_id": run.correlation_id,
     }
-    entry = Entry(
-        session.run_id,
-        OWN,
+    return Memo(
+        session,
         "run",
         run.workflow,
-        "running",
+        OWN,
         inputs=without_secret(inputs, lambda: what),
         code=fingerprint(fn),
         info=canonical(info),
+        returns=signature.returns,
+        as_is=signature.returned_as_is,
+        fn=fn,
     )
-    return Memo(session, entry, signature.returns, signature.returned_as_is, fn)
 
 
 def _home(fn: Callable[..., Any]) -> dict[str, str | None]:
@@ -363,4 +347,4 @@ def memo_of_call(frame: Frame, session: Session, provider: str, request: Request
     name = f"{provider}:{request.model}"
     data = to_json(evolve(request, timeout=0.0), Request)
     key = session.key_of(path_at(frame), name, json.dumps(data, sort_keys=True))
-    return Memo(session, Entry(session.run_id, key, "call", name, "running", parent_at(frame)), Completion)
+    return Memo(session, "call", name, key, parent_at(frame), returns=Completion)

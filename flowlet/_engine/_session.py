@@ -183,14 +183,14 @@ class Session:
         if expected and found:
             process.notice(BodyDiverged(run.info, time.time(), tuple(expected.values()), tuple(found)))
 
-    def tell_changed(self, run: RunRecord, call: Entry, policy: ChangedCode) -> None:
-        """Tell, once, that the code of *call* has changed since its result was recorded, and what becomes of that."""
+    def tell_changed(self, run: RunRecord, kind: str, name: str, policy: ChangedCode) -> None:
+        """Tell, once, that the code of *name* has changed since its result was recorded, and what becomes of that."""
         with guard:
-            told = call.name in self._changed
-            self._changed.add(call.name)
+            told = name in self._changed
+            self._changed.add(name)
         if not told:
-            kind: Literal["step", "workflow"] = "workflow" if call.kind == "run" else "step"
-            process.notice(CodeChanged(run.info, time.time(), call.name, policy, kind))
+            what: Literal["step", "workflow"] = "workflow" if kind == "run" else "step"
+            process.notice(CodeChanged(run.info, time.time(), name, policy, what))
 
     # --- entries ---
 
