@@ -69,7 +69,7 @@ def entries() -> Iterator[Entry]:
     for distribution in distributions():
         text = distribution.read_text("entry_points.txt") or ""
         kinds: list[Kind] = [kind for group, kind in GROUPS.items() if f"[{group}]" in text]
-        name = str(distribution.metadata["Name"]) if kinds else ""
+        name = _told(distribution, "Name") if kinds else ""
         if kinds and name not in seen:
             seen.add(name)
             yield from _entries_of(distribution, name, kinds[0])
@@ -106,7 +106,7 @@ def misfit(distribution: Distribution) -> str | None:
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     try:
-        python = SpecifierSet(distribution.metadata["Requires-Python"] or "")
+        python = SpecifierSet(_told(distribution, "Requires-Python"))
         needs = [Requirement(line) for line in distribution.requires or ()]
     except (InvalidRequirement, InvalidSpecifier) as exc:
         return f"its requirements can't be read: {str(exc).partition(chr(10))[0]}"
@@ -119,6 +119,12 @@ def misfit(distribution: Distribution) -> str | None:
         if ours is not None and not need.specifier.contains(ours, prereleases=True):
             return f"it needs flowlet {need.specifier}, this is {ours}"
     return None
+
+
+def _told(distribution: Distribution, field: str) -> str:
+    """What its metadata tell in *field*, empty where they don't: from Python 3.12 on ``[]`` would warn of that."""
+    values = distribution.metadata.get_all(field)
+    return str(values[0]) if values else ""
 
 
 def _own_version() -> str | None:

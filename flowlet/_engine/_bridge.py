@@ -8,7 +8,7 @@ back. Between resumptions no greenlet is held. This is the only file that knows 
 from __future__ import annotations
 
 import types
-from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar, cast
 
@@ -26,7 +26,7 @@ class Body(greenlet):
 
     caller: greenlet
     job: tuple[Coroutine[Any, Any, Any], Any, BaseException | None] | None
-    outcome: tuple[object, Any] | None
+    outcome: tuple[object, Any]
     """What the resumption came to, as one of the words below and a value."""
 
     answer: tuple[Any, BaseException | None] | None
@@ -46,6 +46,7 @@ def _leave() -> None:
 at_fork(after_in_child=_leave)
 
 YIELDED, ASKED, RETURNED, RAISED = object(), object(), object(), object()
+_NOTHING: tuple[object, Any] = None, None
 
 
 def in_body() -> bool:
@@ -86,10 +87,14 @@ def suspend(awaitable: Awaitable[T]) -> T:
     return result  # type: ignore[no-any-return]
 
 
+_here = cast("Callable[[], Body]", getcurrent)
+"""The greenlet of this code, where that is surely one of ours."""
+
+
 def _serve() -> None:
     while True:  # no local names the body: a pooled one must not keep itself alive
-        _resume(cast("Body", getcurrent()))
-        cast("Body", getcurrent()).caller.switch()
+        _resume(_here())
+        _here().caller.switch()
 
 
 def _resume(body: Body) -> None:
@@ -106,7 +111,8 @@ def _resume(body: Body) -> None:
 
 def _new_body() -> Body:
     body = Body(interruptible(_serve))
-    body.job = body.outcome = body.answer = None
+    body.job = body.answer = None
+    body.outcome = _NOTHING
     return body
 
 
@@ -123,9 +129,9 @@ def driven(coroutine: Coroutine[Any, Any, Any], port: Port) -> Generator[Any, An
         body.caller = here = getcurrent()
         body.gr_context = here.gr_context  # a greenlet has its own context: share the task's
         body.switch()
-        came, found = cast("tuple[object, Any]", body.outcome)
+        came, found = body.outcome
         while came is ASKED:
-            body.outcome = None
+            body.outcome = _NOTHING
             try:
                 body.answer = (yield from found.__await__()), None
             except BaseException as exc:  # noqa: BLE001 -- raised again in the body
@@ -133,8 +139,8 @@ def driven(coroutine: Coroutine[Any, Any, Any], port: Port) -> Generator[Any, An
             found = None
             body.caller = getcurrent()
             body.switch()
-            came, found = cast("tuple[object, Any]", body.outcome)
-        body.outcome = None
+            came, found = body.outcome
+        body.outcome = _NOTHING
         if len(pool) < _POOL_SIZE:
             pool.append(body)
         del body, here
