@@ -923,6 +923,7 @@ for module, names in {
 }.items():
     for name in names.split():
         vars(module).pop(name, None)
+os.process_cpu_count = os.cpu_count  # which from Python 3.13 on asks for the affinity where there is one
 for name in ("fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"):
     sys.modules[name] = None
 sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=lambda file, mode, count: None)

@@ -143,7 +143,11 @@ def look(path: Path) -> sqlite3.Connection:
 def nothing() -> sqlite3.Connection:
     """Open a journal that has nothing."""
     db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    db.executescript(_SCHEMA)
+    try:
+        db.executescript(_SCHEMA)
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
