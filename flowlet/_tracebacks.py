@@ -1,11 +1,13 @@
-"""Exceptions as they leave us: no values in our own frames, and no cause with a secret below an error of ours.
+"""Exceptions as they leave us: the frames of the user's code, and no cause with a secret below an error of ours.
 
-Loggers and test runners may print the local variables of every frame. Those of the user's own code are the user's to
-show; ours would add arguments, prompts and answers where the plain function shows none.
+Frames of ours between them say nothing of the failure, and loggers and test runners may print the local variables of
+every frame: ours would add arguments, prompts and answers where the plain function shows none. Where an error began
+with us, its last frames are ours and stay, without values.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from pathlib import Path
@@ -21,16 +23,16 @@ _MAY_BE_SUSPENDED = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 """What to clear would close, where others go on: one error may be raised in several tasks at once."""
 
 _Group = BaseExceptionGroup[BaseException]
-_OURS = str(Path(__file__).parent)
+_OURS = str(Path(__file__).parent) + os.sep
 
 
 def conceal(exc: BaseException) -> None:
-    """Empty the frames of ours that *exc* and its causes came through; one that may still go on is left out.
+    """Leave the frames of ours out that *exc* and its causes came through, and empty those where it began.
 
     Whoever calls this raises *exc* again with a bare ``raise``, which adds no frame.
     """
     for one in _chain(exc):
-        one.with_traceback(_emptied(one.__traceback__))  # no assignment, which an exception may forbid
+        one.with_traceback(_theirs(one.__traceback__))  # no assignment, which an exception may forbid
         if isinstance(one, FlowletError):
             _cut(one)
 
@@ -66,10 +68,13 @@ def _may_show_secret(cause: BaseException) -> bool:
         return True
 
 
-def _emptied(traceback: TracebackType | None) -> TracebackType | None:
+def _theirs(traceback: TracebackType | None) -> TracebackType | None:
     first: TracebackType | None = None
+    began_with_us = True
     for entry in reversed([*_entries(traceback)]):
-        if not entry.tb_frame.f_code.co_filename.startswith(_OURS) or _is_cleared(entry.tb_frame):
+        ours = entry.tb_frame.f_code.co_filename.startswith(_OURS)
+        began_with_us = began_with_us and ours
+        if not ours or (began_with_us and _is_cleared(entry.tb_frame)):
             entry.tb_next, first = first, entry
     return first
 

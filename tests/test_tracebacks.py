@@ -12,7 +12,7 @@ import pytest
 import flowlet
 from flowlet import agather, arun, pmap, run, start, step, with_options, workflow
 from flowlet._tracebacks import conceal
-from flowlet.errors import ProviderError
+from flowlet.errors import InputError, ProviderError
 
 OURS = str(Path(flowlet.__file__).parent)
 
@@ -38,9 +38,10 @@ def frames_of(exc: BaseException) -> Iterator[FrameType]:
 
 
 def check(exc: BaseException) -> None:
-    """The user's frames are all there, with their values; ours have none."""
+    """The user's frames are all there, with their values; ours are left out between them, and have none."""
     names = [frame.f_code.co_name for frame in frames_of(exc)]
     assert names[-1] == "fails"
+    assert names[-2] in ("body", "abody") or not {"body", "abody"} & {*names}
     for frame in frames_of(exc):
         if frame.f_code.co_filename.startswith(OURS):
             assert "tea" not in repr(frame.f_locals)
@@ -105,6 +106,25 @@ async def test_an_error_that_goes_several_ways_ends_none_of_them(anyio_backend: 
         await anyio.sleep(0.01)
         go.set()
     assert sorted(ended) == sorted("aabbcc")
+
+
+def test_packages_named_like_ours_are_not_ours() -> None:
+    """The frames of a plugin named ``flowlet_tea`` stay, with their values."""
+    space = {"fails": fails}
+    exec(compile("def above(text):\n    return fails(text)\n", f"{OURS}_tea/steps.py", "exec"), space)
+    with pytest.raises(LookupError) as caught:
+        run(space["above"], "tea")
+    (above,) = (frame for frame in frames_of(caught.value) if frame.f_code.co_name == "above")
+    assert above.f_locals == {"text": "tea"}
+
+
+def test_what_began_with_us_shows_where() -> None:
+    """The last frames are ours, without values."""
+    with pytest.raises(InputError) as caught:
+        run(body, 3)
+    *_, last = frames_of(caught.value)
+    assert last.f_code.co_filename.startswith(OURS)
+    assert not last.f_locals
 
 
 def test_what_still_runs_is_not_touched() -> None:
