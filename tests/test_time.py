@@ -414,6 +414,30 @@ def test_an_abandoned_thread_is_counted_and_told(trap, heard):
     until(lambda: process.of(Threads).abandoned == 0)
 
 
+@step
+async def naps(seconds: float) -> None:
+    await anyio.sleep(seconds)
+
+
+@pytest.mark.parametrize(
+    "wait", [lambda: run(naps, 9), lambda: start(naps, 9).result(), lambda: pmap(naps, [9, 9])]
+)
+def test_a_body_that_ends_at_its_deadline_is_not_called_stuck(heard, wait):
+    """It waits through flowlet, which wakes it; only a thread that goes on after that is told."""
+    ended = threading.Event()
+
+    def body() -> None:
+        try:
+            wait()
+        finally:
+            ended.set()
+
+    timed_out(body)
+    assert ended.wait(PATIENCE)
+    time.sleep(4 * _crossing.COURTESY)
+    assert not heard.of(ThreadAbandoned)
+
+
 def test_an_abandoned_thread_gives_its_place_back(trap):
     """With one place in the pool, a run works after another's thread was abandoned."""
     configure(max_threads=1)

@@ -23,12 +23,13 @@ from ._bridge import driven
 from ._loops import Port, current_port, library
 from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
+from ._watch import Watch
 
 SETTLE = 1.0
 """Seconds beyond the grace after which a task that ignores its cancellation is given up."""
 
 COURTESY = 0.05
-"""Seconds that a thread outside flowlet gets to end by itself before it is left behind."""
+"""Seconds that a thread outside flowlet gets to end by itself before it is left behind, or before that is told."""
 
 
 def _enter(frame: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -53,12 +54,13 @@ def grace_of(scope: Scope) -> float:
 
 
 def abandon(job: Job, frame: Frame) -> None:
-    """Leave the thread of *job* behind, and tell it."""
+    """Leave the thread of *job* behind, and tell it, unless the thread ends soon all the same."""
     threads = process.of(Threads)
     if threads.abandon(job):
         info = None if frame.run is None else frame.run.info
         step = None if frame.step is None else frame.step.name
-        process.notice(ThreadAbandoned(info, time.time(), step, threads.abandoned))
+        event = ThreadAbandoned(info, time.time(), step, threads.abandoned)
+        process.of(Watch).after(COURTESY, lambda: None if job.finished else process.notice(event))
 
 
 async def in_thread(
