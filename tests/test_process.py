@@ -365,6 +365,34 @@ inside.wait()
     assert "Traceback" not in ended.err
 
 
+def test_a_failure_that_nobody_fetched_is_told_at_exit(backend):
+    """Also where its handle is still held; one that was fetched, or is no failure, is not."""
+    ended = python(
+        """
+def fails(x):
+    if x == 2:
+        raise OSError("order 2 is lost")
+    return x
+async def afails(x):
+    raise OSError(f"order {x} is lost")
+handles = [start(fails, x) for x in range(4)] + [start(afails, 5), start(afails, 6)]
+for handle in handles[1:2] + handles[-1:]:
+    try:
+        handle.result()
+    except OSError:
+        pass
+while any(handle.state in ("pending", "running") for handle in handles):
+    time.sleep(0.01)
+""",
+        backend,
+    )
+    assert (ended.code, ended.out) == (0, "")
+    assert [line.partition(" [")[0].rpartition(": ")[2] for line in ended.err.splitlines()] == [
+        "order 2 is lost",
+        "order 5 is lost",
+    ]
+
+
 def test_an_exit_without_background_runs_says_nothing(backend):
     """A script whose runs have ended leaves without a word."""
     ended = python("assert run(double, 21) == run(adouble, 21) == start(adouble, 21).result() == 42", backend)

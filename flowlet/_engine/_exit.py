@@ -1,4 +1,4 @@
-"""The end of the process: background runs are cancelled, with grace for their model calls, and it is said."""
+"""The end of the process: background runs are cancelled, with grace for their model calls, and failures are told."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import atexit
 import time
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
+from weakref import WeakSet
 
 from ..context import RunRecord
 from ..events import RunsCancelledAtExit
 from ..settings import process
 from ._crossing import SETTLE
-from ._runs import cancel
+from ._runs import cancel, tell_unfetched
 from ._runtimes import Runtimes
 from ._threads import Latch
 from ._watch import Watch
@@ -25,6 +27,7 @@ class Background:
 
     def __init__(self) -> None:
         self._runs: set[RunRecord] = set()
+        self._failed = WeakSet[RunRecord]()
         self.closers: list[Callable[[], object]] = []
         """Called when these runs have ended, before their loops do."""
         process.of(Watch).start()  # while the interpreter ends, no thread can be started any more
@@ -32,16 +35,25 @@ class Background:
     def add(self, run: RunRecord) -> None:
         """Remember *run* until its end."""
         self._runs.add(run)
-        run.on_end(partial(self._runs.discard, run))
+        run.on_end(partial(self._ended, run))
+
+    def _ended(self, run: RunRecord) -> None:
+        self._runs.discard(run)
+        if run.error_text is not None:
+            self._failed.add(run)
 
     def going_on(self) -> tuple[RunRecord, ...]:
         """Those that have not ended."""
         return tuple(self._runs)
 
+    def failed(self) -> list[RunRecord]:
+        """Those that have failed, as far as anybody still holds them, the oldest first."""
+        return sorted(self._failed, key=attrgetter("started"))
+
 
 @atexit.register
 def say_farewell() -> None:
-    """Cancel the background runs, wait for their model calls within the grace, and close the loops."""
+    """Cancel the background runs, wait for their model calls within the grace, tell failures, and close the loops."""
     background = process.existing(Background)
     runs = () if background is None else background.going_on()
     try:
@@ -49,6 +61,8 @@ def say_farewell() -> None:
         if runs:
             process.notice(RunsCancelledAtExit(tuple(run.info for run in runs), time.time()))
             _end(runs)
+        for run in () if background is None else background.failed():
+            tell_unfetched(run)
         for close in () if background is None else background.closers:
             close()
         _close_loops()

@@ -235,6 +235,12 @@ def dropped(run: RunRecord) -> None:
     """Release what nobody can fetch any more; a failure that nobody fetched is told."""
     if run.handle is not None and run.handle() is not None:
         return
-    if run.error_text is not None and not run.fetched and run.state in ("failed", "timeout"):
-        process.notice(FailureUnfetched(run.info, time.time(), run.error_text))
+    tell_unfetched(run)
     run.release()
+
+
+def tell_unfetched(run: RunRecord) -> None:
+    """Tell how *run* failed, if it was started in the background and nobody fetched that."""
+    untold = run.launched and not run.fetched and run.state in ("failed", "timeout")
+    if untold and run.error_text is not None:
+        process.notice(FailureUnfetched(run.info, time.time(), run.error_text))
