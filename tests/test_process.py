@@ -470,7 +470,57 @@ def test_the_first_runs_may_come_from_many_threads_at_once(backend):
     assert ended.code == 0, ended.err
 
 
+@pytest.mark.parametrize("call", ["apmap(anaps, [0, 1])", "agather(anaps(0), anaps(1))", "arun(within)"])
+def test_ctrl_c_comes_out_of_a_fan_out_as_it_came(call, backend):
+    """Also in a loop of the user's own under trio, which would make a group of it."""
+    ended = python(
+        f"""
+@step
+async def anaps(x):
+    await anyio.sleep(30)
+@workflow
+async def within():
+    await apmap(anaps, [0, 1])
+async def main():
+    await {call}
+import signal
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    anyio.run(main, backend={backend!r})
+except KeyboardInterrupt:
+    print("interrupted")
+""",
+        backend,
+    )
+    assert (ended.code, ended.out.strip()) == (0, "interrupted"), ended.err
+
+
 # --- fork --------------------------------------------------------------------------------------------
+
+
+def test_a_handle_of_the_parents_run_says_so_in_a_child(backend):
+    """What goes on in the parent does not go on in the child; what has ended can be fetched there, too."""
+    ended = python(
+        """
+handle, ended = start(adouble, 21), start(double, 4)
+ended.result()
+gate = threading.Event()
+going_on = start(gate.wait)
+if (child := os.fork()) == 0:
+    try:
+        going_on.result()
+    except ResultNotReady as exc:
+        print(ended.result(), exc.reason)
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+gate.set()
+print(going_on.result())
+""",
+        backend,
+    )
+    told = "8 it goes on in the process that this one was forked from; fetch its result there"
+    assert (ended.code, ended.out.splitlines()) == (0, [told, "True"]), ended.err
 
 
 def test_a_forked_child_can_run_workflows(backend):

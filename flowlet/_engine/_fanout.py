@@ -8,7 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -184,11 +184,24 @@ async def map_in_tasks(fn: Function, items: Iterable[Any], max_concurrency: int)
         async with anyio.create_task_group() as group:
             for _ in range(min(len(fan.results), max_concurrency)):
                 begin()
-    except BaseException:
+    except BaseException as exc:
         fan.scope.stop("cancelled")
         fan.scope.leave()
+        _raise_interrupt(exc)
         raise
     return fan.finish()
+
+
+def _raise_interrupt(exc: BaseException) -> None:
+    """Raise a Ctrl-C as it came, where trio makes a group of it."""
+    if isinstance(exc, BaseExceptionGroup) and _is_interrupt(exc):
+        raise KeyboardInterrupt from None
+
+
+def _is_interrupt(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_interrupt(one) for one in cast("BaseExceptionGroup[BaseException]", exc).exceptions)
+    return isinstance(exc, KeyboardInterrupt)
 
 
 def _asked_for(exc: BaseException, scope: Scope) -> bool:

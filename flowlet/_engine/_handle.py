@@ -10,6 +10,7 @@ from math import isnan
 from typing import Any, Generic, TypeVar, cast
 
 from .._figures import metrics_of
+from .._forks import this_process
 from ..context import RunRecord, here
 from ..errors import BridgeError, InputError, ResultNotReady
 from ..events import Event
@@ -34,9 +35,10 @@ class Run(Generic[R_co]):
     The result can be fetched again and again, until the handle is dropped.
     """
 
-    __slots__ = ("__weakref__", "_run")
+    __slots__ = ("__weakref__", "_process", "_run")
 
     def __init__(self, run: RunRecord) -> None:
+        self._process = this_process()
         self._run = run
         run.handle = weakref.ref(self)
 
@@ -89,12 +91,14 @@ class Run(Generic[R_co]):
 
         Raises:
             InputError: *timeout* is no number.
-            ResultNotReady: the wait expired (the run goes on), or the result was handed out elsewhere.
+            ResultNotReady: the wait expired (the run goes on), the result was handed out elsewhere, or the run goes
+                on in the process that this one was forked from.
             BridgeError: an event loop runs in this thread; ``await`` the handle there.
             RunCancelled, WorkflowTimeout: the run ended so. Else whatever its body raised.
         """
         _check_timeout(timeout)
         if not self._run.over:
+            self._check_process()
             if in_body():
                 suspend(self._wait(timeout))
             elif running_loop() is not None and not in_ipython():
@@ -109,8 +113,15 @@ class Run(Generic[R_co]):
     def __await__(self) -> Generator[Any, Any, R_co]:
         """Wait for the result in a task."""
         if not self._run.over:
+            self._check_process()
             yield from self._wait(None).__await__()
         return self._outcome(None)
+
+    def _check_process(self) -> None:
+        if self._process is not this_process():
+            raise ResultNotReady(
+                self.id, "it goes on in the process that this one was forked from; fetch its result there"
+            )
 
     def _outcome(self, timeout: float | None) -> R_co:
         run = self._run
