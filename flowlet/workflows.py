@@ -52,7 +52,8 @@ def workflow(fn: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
         name: its name in records and errors (default: the function's).
         timeout: seconds that a run may take from the moment it is asked for; None is no limit.
         tags: labels of its runs, inherited by child runs.
-        backend: the event loop of its background runs, ``"asyncio"`` or ``"trio"``.
+        backend: the event loop of its background runs, ``"asyncio"`` or ``"trio"``; awaited in a task, it runs in that
+            task's loop.
         model: what ``LLM()`` leaves open, as ``provider:name``.
         middleware: wraps its steps, model calls and runs, inside those of the settings.
         budget: what the model calls of one run may use, child runs included.
