@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 import sqlite3
+import sys
 import threading
 import time
 from pathlib import Path
@@ -334,6 +335,47 @@ def test_children_do_not_keep_the_claims_of_a_dead_parent(journal: SQLiteJournal
         assert journal.claim("tea-1") is None
         for child in children:
             os.kill(child, 9)
+    journal.release("tea-1")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere locks are the process's, and go with any close"
+)
+def test_a_claim_outlives_a_copy_of_its_file(journal: SQLiteJournal) -> None:
+    """Made by the process that has it: a step that copies its directory leaves the run its own."""
+    code = """
+        import shutil
+        say(journal.claim('tea-1')), shutil.copytree(journal.path.parent, journal.path.parent / "copy")
+        say("copied"), heard(), journal.release("tea-1"), say("released"), heard()
+        """
+    with Peer(journal.path, code) as peer:
+        assert (peer.line(), peer.line()) == ("None", "copied")
+        assert journal.claim("tea-1") == journal.runs()[0].owner == "another process"
+        peer.tell()
+        assert peer.line() == "released"
+        assert journal.claim("tea-1") is None
+    journal.release("tea-1")
+
+
+@needs_fork
+def test_a_system_without_locks_of_descriptors_has_claims(journal: SQLiteJournal) -> None:
+    """Those of processes, as SQLite has them."""
+    code = """
+        import fcntl
+        from flowlet.journals import _locks
+        _locks._commands = lambda: (fcntl.F_SETLK, fcntl.F_GETLK)
+        say(journal.claim("tea-1")), heard()
+        if not os.fork():
+            say(journal.claim("tea-1") == f"process {os.getppid()}")
+        heard()
+        """
+    with Peer(journal.path, code) as peer:
+        assert peer.line() == "None"
+        assert journal.claim("tea-1") == f"process {peer.process.pid}"
+        peer.tell()
+        assert peer.line() == "True"
+        peer.kill()
+        assert journal.claim("tea-1") is None
     journal.release("tea-1")
 
 

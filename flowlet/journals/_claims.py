@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
+from .._forks import at_fork
 from ..settings import process
 from ._locks import PLACES, holder, lock, unlock
 from ._sealed import data
@@ -21,13 +22,15 @@ __all__ = ["Claims"]
 _OWN = "this process"
 _BIRTH = PLACES  # beyond those of runs
 
+_lock = threading.Lock()  # whoever has it claims, or forks
+_open: set[int] = set()  # the descriptors of this process
+
 
 class Claims:
     """The runs of the journal at *path* that this process has claimed. Its threads share them; a forked child has none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(f"{path.name}-claims")
-        self._lock = threading.Lock()
         self._places: set[int] = set()
         self._held: int | None = None
 
@@ -58,7 +61,7 @@ class Claims:
         return self._take(_BIRTH) is None
 
     def _take(self, place: int) -> str | None:
-        with self._lock, self._file(os.O_RDWR | os.O_CREAT) as file:
+        with _lock, self._file(os.O_RDWR | os.O_CREAT) as file:
             if place in self._places:
                 return _OWN
             if not lock(file, place):
@@ -75,7 +78,7 @@ class Claims:
         self._release(_BIRTH)
 
     def _release(self, place: int) -> None:
-        with self._lock:
+        with _lock:
             if place in self._places:
                 with self._file(os.O_RDWR) as file:
                     unlock(file, place)
@@ -83,7 +86,7 @@ class Claims:
 
     def owners(self, run_ids: Iterable[str]) -> dict[str, str]:
         """Tell who has each of those runs that somebody has."""
-        with self._lock:
+        with _lock:
             try:
                 with self._file(os.O_RDONLY) as file:
                     return dict(self._owners(file, run_ids))
@@ -91,7 +94,7 @@ class Claims:
                 return {}  # nobody ever claimed a run
 
     def _owners(self, file: int, run_ids: Iterable[str]) -> Generator[tuple[str, str]]:
-        others = holder(file, 0, 0) is not None
+        others = holder(file, 0, PLACES) is not None
         for run_id in run_ids if others or self._places else ():
             place = _place(run_id)
             if place in self._places:
@@ -104,10 +107,12 @@ class Claims:
         """The one descriptor, which stays open while there are claims: closing it gives them all back."""
         if self._held is None:
             self._held = os.open(self._path, how, 0o666)
+            _open.add(self._held)
         try:
             yield self._held
         finally:
             if not self._places:
+                _open.discard(self._held)
                 os.close(self._held)
                 self._held = None
 
@@ -123,3 +128,14 @@ def _place(run_id: str) -> int:
 
 def _process(number: int | None) -> str:
     return f"process {number}" if number else "another process"
+
+
+def _leave() -> None:
+    """Let go, in a forked child, of what is its parent's: locks end when nobody has their descriptor any more."""
+    while _open:
+        with suppress(OSError):  # the program has closed it
+            os.close(_open.pop())
+    _lock.release()
+
+
+at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_leave)

@@ -1,7 +1,8 @@
 """Locks on single bytes of a file, which the system takes back from a process that is gone.
 
-They are of the kind that SQLite itself uses, so they work wherever a journal does. The process that made one
-has it, not its children; there, closing any descriptor of the file gives all of its locks back.
+Where it has them (Linux), they belong to the descriptor that made them, and end with that: a forked child closes its
+copy. Elsewhere they are those that SQLite itself uses: a process has them, not its children, and gives all of them
+back when it closes any descriptor of the file. A lock of this second kind, on another byte, tells who has one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 __all__ = ["holder", "lock", "unlock", "PLACES"]
 
@@ -43,7 +47,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    PLACES = 2**62
+    PLACES = 2**61
+    _TELLING = PLACES + 1  # from a place to the byte that tells who has it
 
     # struct flock, whose members every system puts in an order of its own
     _FORMAT, _ORDER = (
@@ -55,22 +60,40 @@ else:
     def lock(file: int, place: int) -> bool:
         """Lock the byte at *place*; False when another process has it."""
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            _do(file, fcntl.F_SETLK, fcntl.F_WRLCK, place + _TELLING)  # first: so who loses finds who wins
+            try:
+                _do(file, _commands()[0], fcntl.F_WRLCK, place)
+            except OSError:
+                _do(file, fcntl.F_SETLK, fcntl.F_UNLCK, place + _TELLING)
+                raise
         except (BlockingIOError, PermissionError):
             return False
         return True
 
     def unlock(file: int, place: int) -> None:
         """Unlock the byte at *place*."""
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+        _do(file, _commands()[0], fcntl.F_UNLCK, place)
+        _do(file, fcntl.F_SETLK, fcntl.F_UNLCK, place + _TELLING)
 
     def holder(file: int, place: int, length: int = 1) -> int | None:
-        """Tell the id of another process that has locked a byte there, or 0 when that can't be told.
+        """Tell the id of another process that has locked a byte there, or 0 when that can't be told."""
+        for command, start in ((fcntl.F_GETLK, place + _TELLING), (_commands()[1], place)):
+            told = _do(file, command, fcntl.F_WRLCK, start, length)
+            if told["kind"] != fcntl.F_UNLCK:
+                return max(told["process"], 0)
+        return None
 
-        A *length* of 0 is all bytes from *place* on.
-        """
-        asked = {"kind": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": place, "length": length, "process": 0}
+    @cache
+    def _commands() -> tuple[int, int]:
+        """How locks of descriptors are set and looked at; those of processes where the system has no others."""
+        if sys.platform.startswith("linux"):
+            with Path(os.devnull).open() as file, suppress(OSError):  # an old system, or a sandbox
+                _do(file.fileno(), fcntl.F_OFD_GETLK, fcntl.F_WRLCK, 0)
+                return fcntl.F_OFD_SETLK, fcntl.F_OFD_GETLK
+        return fcntl.F_SETLK, fcntl.F_GETLK
+
+    def _do(file: int, command: int, kind: int, start: int, length: int = 1) -> dict[str, int]:
+        asked = {"kind": kind, "whence": os.SEEK_SET, "start": start, "length": length, "process": 0}
         packed = struct.pack(_FORMAT, *(asked[name] for name in _ORDER))
-        found = struct.unpack(_FORMAT, fcntl.fcntl(file, fcntl.F_GETLK, packed))
-        told = dict(zip(_ORDER, found, strict=True))
-        return None if told["kind"] == fcntl.F_UNLCK else max(told["process"], 0)
+        found = struct.unpack(_FORMAT, fcntl.fcntl(file, command, packed))
+        return dict(zip(_ORDER, found, strict=True))
