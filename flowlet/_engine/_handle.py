@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from .._figures import metrics_of
 from .._forks import this_process
+from .._tracebacks import conceal
 from ..context import RunRecord, here
 from ..errors import BridgeError, InputError, ResultNotReady
 from ..events import Event
@@ -96,26 +97,26 @@ class Run(Generic[R_co]):
             BridgeError: an event loop runs in this thread; ``await`` the handle there.
             RunCancelled, WorkflowTimeout: the run ended so. Else whatever its body raised.
         """
-        _check_timeout(timeout)
-        if not self._run.over:
-            self._check_process()
-            if in_body():
-                suspend(self._wait(timeout))
-            elif running_loop() is not None and not in_ipython():
-                raise BridgeError(
-                    "handle.result() would block the event loop that runs in this thread.\n"
-                    "    write:  await handle"
-                )
-            else:
-                self._wait_in_thread(timeout)
-        return self._outcome(timeout)
+        try:
+            _check_timeout(timeout)
+            if not self._run.over:
+                self._check_process()
+                self._wait_here(timeout)
+            return self._outcome(timeout)
+        except Exception as exc:
+            conceal(exc)
+            raise
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         """Wait for the result in a task."""
-        if not self._run.over:
-            self._check_process()
-            yield from self._wait(None).__await__()
-        return self._outcome(None)
+        try:
+            if not self._run.over:
+                self._check_process()
+                yield from self._wait(None).__await__()
+            return self._outcome(None)
+        except Exception as exc:
+            conceal(exc)
+            raise
 
     def _check_process(self) -> None:
         if self._process is not this_process():
@@ -133,6 +134,16 @@ class Run(Generic[R_co]):
                 run.id, f"it is {how}; its outcome is gone: it went to the caller, or its handle was dropped"
             )
         return cast("R_co", outcome(run))
+
+    def _wait_here(self, timeout: float | None) -> None:
+        if in_body():
+            suspend(self._wait(timeout))
+        elif running_loop() is not None and not in_ipython():
+            raise BridgeError(
+                "handle.result() would block the event loop that runs in this thread.\n    write:  await handle"
+            )
+        else:
+            self._wait_in_thread(timeout)
 
     def _wait_in_thread(self, timeout: float | None) -> None:
         latch = Latch()

@@ -9,7 +9,6 @@ from typing import Any
 
 import anyio
 
-from .._tracebacks import conceal
 from ..context import Frame, RunRecord
 from ..errors import FlowletError, RunStopped
 from ..settings import process
@@ -239,8 +238,5 @@ def outcome(run: RunRecord) -> Any:
         return run.result
     try:
         raise error.with_traceback(run.traceback)  # which else grows with each fetch
-    except Exception as exc:
-        conceal(exc)
-        raise
     finally:
         del error
