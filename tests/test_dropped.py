@@ -65,6 +65,64 @@ def in_a_variable() -> None:
     _ = asave(1)
 
 
+LOOKS = {
+    "if": "'yes' if asave(1) else 'no'",
+    "not": "not asave(1)",
+    "and": "asave(1) and 2",
+    "or": "(asave(1) or 2) == 2",
+    "==": "asave(1) == 1",
+    "is None": "asave(1) is None",
+    "is None, as a condition": "1 if asave(1) is None else 2",
+    "in": "1 in [asave(1)]",
+    "f-string": "f'{asave(1)}'",
+    "f-string with !r": "f'{asave(1)!r:>9}'",
+    "%": "'%s' % asave(1)",
+    "index": "[asave(1), 2][1]",
+    "slice": "[asave(1), 2][1:]",
+    "comprehension": "[n for n in (1, 2) if asave(n)]",
+    "generator": "any(asave(n) for n in (1, 2))",
+    "filter, unpacked into a list": "[*filter(asave, [1])]",
+    "filter, unpacked into a set": "{*filter(asave, [1])}",
+    "filter, as a loop": "[n for n in filter(asave, [1])]",
+    "bool": "bool(asave(1))",
+}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_a_body_that_only_looks_at_a_coroutine_fails(look: str, asynchronous: bool) -> None:
+    """It would take the wrong way, since a coroutine is true, equal to nothing, and so on."""
+    body: dict[str, Any] = {"asave": asave}
+    exec(f"{'async ' * asynchronous}def body():\n    return {look}", body)
+    with pytest.raises(BridgeError, match="'asave' is async and was not awaited"):
+        run(body["body"])
+
+
+def test_a_loop_on_a_coroutine_is_told_at_its_end() -> None:
+    """With the line that asks."""
+
+    def body() -> int:
+        number = 0
+        while asave(number) and number < 3:
+            number += 1
+        return number
+
+    with pytest.raises(BridgeError, match=rf"{body.__code__.co_firstlineno + 2}\.\n"):
+        run(body)
+
+
+@pytest.mark.parametrize("make", [lambda c: [c], lambda c: (c, c), lambda c: {"n": c}, lambda c: {c}])
+def test_a_coroutine_in_a_result_is_refused(make: Callable[[object], object]) -> None:
+    """In lists, tuples, sets and dicts, of both colours."""
+
+    async def abody() -> object:
+        return make(asave(1))
+
+    for body in (lambda: make(asave(1)), abody):
+        with pytest.raises(BridgeError, match="gave its coroutine in a"):
+            run(body)
+
+
 @pytest.mark.parametrize("body", [nowhere, in_a_list, before_a_step])
 @pytest.mark.parametrize("timeout", [None, 10])
 def test_what_a_sync_body_drops_is_its_error(body: Callable[[], None], timeout: float | None) -> None:
@@ -174,6 +232,51 @@ def test_an_error_that_was_handled_leaves_a_warning() -> None:
         return 0
 
     assert len(told(lambda: run(body))) == 1
+
+
+def test_an_error_in_the_same_expression_leaves_a_warning() -> None:
+    """It was to be awaited, had the rest not failed, which the body handles; later drops are told."""
+    errors: list[Exception] = []
+
+    def both(*_: object) -> object: ...
+
+    def handles() -> int:
+        wrong: list[Callable[[], object]] = [
+            lambda: int("x"),
+            lambda: both(asave(1), int("x")),
+            lambda: both(asave(1), errors[9]),
+        ]
+        for fails in wrong:
+            try:
+                both(asave(1), fails())
+            except (IndexError, ValueError) as exc:
+                errors.append(exc)
+        return save(3)
+
+    def then_drops() -> None:
+        handles()
+        nowhere()
+
+    def fails() -> None:
+        with pytest.raises(BridgeError, match=line(nowhere)):
+            run(then_drops)
+
+    assert len(told(lambda: run(handles))) == len(told(fails)) == 5
+
+
+def test_an_attempt_that_failed_leaves_a_warning() -> None:
+    """The next one may await what it makes."""
+    tried: list[int] = []
+
+    @step(attempts=2)
+    async def unsteady() -> int:
+        coroutine = asave(len(tried))
+        tried.append(1)
+        if len(tried) == 1:
+            raise ValueError
+        return await coroutine
+
+    assert len(told(lambda: run(unsteady))) == 1
 
 
 def test_the_garbage_collector_fails_no_run() -> None:

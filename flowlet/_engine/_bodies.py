@@ -17,7 +17,7 @@ from ..settings import process
 from ._bridge import driven, in_body
 from ._crossing import SETTLE, grace_of, park
 from ._dropped import refuse_dropped
-from ._failures import awaited
+from ._failures import awaited, refuse_within
 from ._loops import Port, current_port
 from ._middleware import athrough, through, wrapping
 from ._runs import begin, break_off, cancel, close, conclude, end, expire, late, raise_end
@@ -76,8 +76,7 @@ def _executed(
 ) -> Any:
     try:
         result = _through_runs(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
-        awaited(result, run.workflow)
-        refuse_dropped(run)
+        _good(run, result)
         if run.open_children:
             _join(run)
     except BaseException:
@@ -205,6 +204,7 @@ def _begun(
 def _good(run: RunRecord, result: Any) -> Any:
     """Give the *result* of the body, if nothing un-awaited is in it or was dropped."""
     awaited(result, run.workflow)
+    refuse_within(result, run.workflow)
     refuse_dropped(run)
     return result
 

@@ -6,21 +6,26 @@ thread and the context of whoever drops it. An interpreter without that function
 
 from __future__ import annotations
 
+import gc
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from dis import opname
-from types import CoroutineType, FrameType
+from types import CoroutineType, FrameType, TracebackType
 from typing import Any
 
 from ..context import RunRecord, current
 from ..errors import BridgeError
-from ._failures import ASYNC_CODE, lines_that_work
+from ._failures import ASYNC_CODE, lines_that_work, short
 
 _PACKAGE = __name__.partition(".")[0]
 
-_LEFT = frozenset(("POP_TOP", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "PRECALL", "CACHE", "SEND"))
-"""Where code drops what it left behind: at a result that it does not take, and when a call returns.
+_LEFT = re.compile(
+    "POP_TOP|POP_JUMP|JUMP_IF|UNARY|TO_BOOL|COMPARE|IS_OP|CONTAINS|BINARY|FORMAT|CONVERT|"
+    "FOR_ITER|LIST_EXTEND|SET_UPDATE|UNPACK|CALL(?!_INTRINSIC)|PRECALL|CACHE|SEND"
+)
+"""Where code drops what it left behind: a result that it does not take, or only looks at, and when a call returns.
 
 What hangs on an exception is dropped elsewhere, by code that handled it and left nothing behind.
 """
@@ -58,17 +63,24 @@ async def _never() -> None:
 def _noted(coroutine: CoroutineType[Any, Any, Any]) -> bool:
     frame, by = current.get(), sys._getframe(2)  # pyright: ignore[reportPrivateUsage] -- of whoever drops it
     run = None if frame is None or frame.scope.reason is not None else frame.run
-    if frame is None or run is None or opname[by.f_code.co_code[by.f_lasti]] not in _LEFT:
+    if frame is None or run is None or not _LEFT.match(opname[by.f_code.co_code[by.f_lasti]]):
         return False
     if run.dropped is None:
-        name = coroutine.__qualname__.rpartition(".")[2]
+        if _breaks_off(by):
+            return False
+        name = coroutine.__qualname__
         place = _place(coroutine, by) or repr(run.workflow if frame.step is None else frame.step.name)
         run.dropped = (
-            f"{name!r} is async and was not awaited: its coroutine was dropped in {place}.\n"
+            f"{short(name)!r} is async and was not awaited: its coroutine was dropped in {place}.\n"
             f"{lines_that_work(name)}"
         )
         run.simple = False  # so that the next call of a step looks
     return True
+
+
+def _breaks_off(by: FrameType) -> bool:
+    """Whether an exception was raised where *by* is now, and drops what was to go into the same expression."""
+    return any(type(one) is TracebackType and one.tb_lasti == by.f_lasti for one in gc.get_referrers(by))
 
 
 def _place(coroutine: CoroutineType[Any, Any, Any], by: FrameType) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from time import perf_counter
 from types import CoroutineType
+from typing import Any, TypeGuard, cast
 
 from .._raised import describe
 from ..context import RunRecord, StepRecord
@@ -14,23 +16,38 @@ ASYNC_CODE: set[object] = set()
 
 
 def refuse_unawaited(value: object, where: str) -> None:
-    """Refuse a coroutine of an async step or workflow in the place of its result.
+    """Refuse a coroutine of an async step or workflow as an argument, in the place of its result.
 
     Raises:
         BridgeError: naming the step that was not awaited.
     """
-    if isinstance(value, CoroutineType) and value.cr_code in ASYNC_CODE:
-        name = value.__qualname__.rpartition(".")[2]
-        value.close()
-        raise BridgeError(
-            f"{name!r} is async and was not awaited: {where!r} was given a coroutine in place of its result.\n"
-            f"{lines_that_work(name)}"
-        )
+    if _of_a_step(value):
+        raise _unawaited([value], f"{where!r} was given a coroutine in place of its result")
 
 
-def lines_that_work(name: str) -> str:
-    """Show how the async step *name* is called."""
-    return f"    in an async def body:  await {name}(...)\n    in a def body:         run({name}, ...)"
+def _of_a_step(value: object) -> TypeGuard[CoroutineType[Any, Any, Any]]:
+    return isinstance(value, CoroutineType) and value.cr_code in ASYNC_CODE
+
+
+def _unawaited(found: Sequence[CoroutineType[Any, Any, Any]], told: str) -> BridgeError:
+    for coroutine in found:
+        coroutine.close()
+    whole = found[0].__qualname__
+    return BridgeError(f"{short(whole)!r} is async and was not awaited: {told}.\n{lines_that_work(whole)}")
+
+
+def short(qualname: str) -> str:
+    """The name of a function without those of what is around it."""
+    return qualname.rpartition(".")[2]
+
+
+def lines_that_work(qualname: str) -> str:
+    """Show how the async function *qualname* is called."""
+    name = short(qualname)
+    plain = (
+        f"run({name}, ...)" if qualname != f"AsyncLLM.{name}" else f"{name}(...) of an LLM, not an AsyncLLM"
+    )
+    return f"    in an async def body:  await {name}(...)\n    in a def body:         {plain}"
 
 
 def awaited(value: object, where: str) -> object:
@@ -40,15 +57,24 @@ def awaited(value: object, where: str) -> object:
         BridgeError: naming the function that was not awaited.
     """
     if type(value) is CoroutineType:
-        refuse_unawaited(value, where)  # pyright: ignore[reportUnknownArgumentType]
-        name = value.__qualname__.rpartition(".")[2]
-        value.close()
-        raise BridgeError(
-            f"{name!r} is async and was not awaited: {where!r} gave a coroutine in place of a result.\n"
-            f"    pass {name!r} itself, with functools.partial where arguments are to be bound,\n"
-            f"    or await it in an async def"
-        )
+        raise _unawaited([value], f"{where!r} gave a coroutine in place of a result")  # pyright: ignore[reportUnknownArgumentType]
     return value
+
+
+def refuse_within(result: object, where: str) -> None:
+    """Refuse coroutines of async steps and workflows in a list, tuple, set or dict, the result of a run.
+
+    Raises:
+        BridgeError: naming the first that was not awaited.
+    """
+    kind: type = type(result)
+    if kind not in (list, tuple, set, dict):
+        return
+    values = cast("Collection[object]", result)
+    if isinstance(values, dict):
+        values = values.values()
+    if CoroutineType in map(type, values) and (found := [one for one in values if _of_a_step(one)]):
+        raise _unawaited(found, f"{where!r} gave its coroutine in a {kind.__name__}, in place of its result")
 
 
 def check_callable(caller: str, fn: object) -> None:
