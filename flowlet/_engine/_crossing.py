@@ -60,7 +60,10 @@ def abandon(job: Job, frame: Frame) -> None:
         info = None if frame.run is None else frame.run.info
         step = None if frame.step is None else frame.step.name
         event = ThreadAbandoned(info, time.time(), step, threads.abandoned)
-        process.of(Watch).after(COURTESY, lambda: None if job.finished else process.notice(event))
+        try:
+            process.of(Watch).after(COURTESY, lambda: None if job.finished else process.notice(event))
+        except FlowletError:  # the clock can't have a thread any more
+            process.notice(event)
 
 
 async def in_thread(
