@@ -132,9 +132,12 @@ class Kept:
         return found
 
     def _keep(self, slot: Slot, result: Any) -> Any:
+        session = None if self._memo is None else self._memo.session
+        if session is not None:
+            session.check()
         given = slot.keep(result)
-        if self._memo is not None:
-            self._memo.session.renew(slot.key)
+        if session is not None:
+            session.renew(slot.key)
         return given
 
 
@@ -239,7 +242,12 @@ def _left(run: RunRecord, memo: Memo) -> None:
 
 
 def _concluded(run: RunRecord, memo: Memo, result: object) -> Entry:
-    """What is to be written when the body has given *result*."""
+    """What is to be written when the body has given *result*.
+
+    Raises:
+        RunStopped: the run is suspended, which the body did not heed.
+    """
+    memo.session.check()
     memo.session.check_way(run, memo.key)
     late = run.deadline is not None and time.monotonic() >= run.deadline
     if run.scope.reason is None and not late:

@@ -199,10 +199,10 @@ class Session:
 
         Raises:
             JournalError: it could not be written; the run is suspended.
-            RunStopped: the run is over.
+            RunStopped: the run is over, or suspended.
         """
         with guard:
-            self._check()
+            self._check_open()
             wish = self._writer.post(entry)
         try:
             self._writer.wait(wish)
@@ -214,11 +214,11 @@ class Session:
 
         Raises:
             JournalError: it could not be written; the run is suspended.
-            RunStopped: the run is over.
+            RunStopped: the run is over, or suspended.
         """
         waiter = current_port().waiter()
         with guard:
-            self._check()
+            self._check_open()
             wish = self._writer.post(entry, waiter.wake)
         try:
             await self._writer.await_(wish, waiter)
@@ -241,9 +241,19 @@ class Session:
         finally:
             self.journal.release(self.run_id)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Go on, unless the run is suspended: what a body made of the fault is no outcome.
+
+        Raises:
+            RunStopped: it is.
+        """
+        if self.fault is not None:
+            raise RunStopped(self.run_id, "failed")
+
+    def _check_open(self) -> None:
         if not self.is_open:
             raise RunStopped(self.run_id, "over")
+        self.check()
 
     def _suspended(self, exc: JournalError, entry: Entry) -> JournalError:
         """Suspend the run, as *entry* could not be written; give the error that says what to do then."""
