@@ -22,8 +22,8 @@ __all__ = ["Rewound", "undone"]
 class Rewound:
     """The journal *store*, where the run is open again from the first call of *step* on.
 
-    That is written with the first entry which tells more than that the run has begun. So a run that is
-    refused, as the code of a step has changed, stays as it was.
+    That is written with the first entry which tells more than that the run has begun, or is open. So a run
+    that is refused, as the code of a step has changed, stays as it was.
     """
 
     def __init__(self, store: Journal, run_id: str, step: str) -> None:
@@ -38,7 +38,7 @@ class Rewound:
         with self._lock:
             if self._held is not None:
                 entries = [*self._held, *entries]
-                if all(not entry.key and entry.state == "running" for entry in entries):
+                if all(not entry.key and entry.state in ("running", "pending") for entry in entries):
                     self._held = entries
                     return
                 entries = [*undone(self._store.read(self._run_id), self._step), *entries]

@@ -399,7 +399,7 @@ def test_a_rerun_that_is_refused_late_keeps_what_it_made(
     ran()
     assert main(["rerun", "r", "--from", "ask", "-q"]) == 2
     assert "the code of step 'outline' has changed" in capsys.readouterr().err
-    assert main(["runs", "--state", "killed", "--json"]) == 0
+    assert main(["runs", "--state", "pending", "--json"]) == 0
     assert [run["run_id"] for run in json.loads(capsys.readouterr().out)] == ["r"]
     assert main(["resume", "r", "-q", "--changed-code", "reuse"]) == 0
     assert capsys.readouterr().out.endswith("About tea\n")

@@ -228,6 +228,51 @@ def test_a_run_id_belongs_to_its_inputs(journal: MemoryJournal) -> None:
         run(kept(async_body, journal), 1)
 
 
+def grown(source: str) -> Any:
+    """A workflow that takes what *source* says, and tells it."""
+    names: dict[str, Any] = {"workflow": workflow, "enter": steps.enter}
+    exec(f"@workflow\ndef grown({source}):\n    enter('end')\n    return str(locals())", names)
+    return names["grown"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "call", "inputs"),
+    [
+        ("x: int", "x: int, y: int = 5", {"x": 1}, "{'x': 1, 'y': 5}"),
+        ("x: int", "x: int, y: int = 5", {"x": 1, "y": 5}, "{'x': 1, 'y': 5}"),
+        ("x: int", "y: int = 5, *, x: int", {"x": 1}, "{'y': 5, 'x': 1}"),
+        ("x: int", "x: int, **others: int", {"x": 1}, "{'x': 1, 'others': {}}"),
+        ("x: int, y: int = 5", "x: int, y: int = 6", {"x": 1, "y": 5}, "{'x': 1, 'y': 5}"),
+        ("x: int", "x: float", {"x": 1.0}, "{'x': 1.0}"),
+    ],
+)
+def test_a_run_goes_on_when_its_workflow_takes_more(
+    before: str, now: str, call: dict[str, Any], inputs: str
+) -> None:
+    """By its id, and by a call with the recorded inputs as the signature has them now."""
+    for again in (
+        lambda journal: resume("r", grown(now), journal=journal),
+        lambda journal: run(kept(grown(now), journal), **call),
+    ):
+        journal = MemoryJournal()
+        steps.failing.add("end")
+        with pytest.raises(ValueError, match="end"):
+            run(kept(grown(before), journal), x=1)
+        steps.failing.clear()
+        assert again(journal) == inputs
+        assert resume("r", grown(before + ", z: int = 7"), journal=journal) == inputs, "it has completed"
+
+
+def test_a_new_parameter_that_is_given_asks_for_another_run(journal: MemoryJournal) -> None:
+    """With another value than its default; nor is one taken for the other that is gone, or does not fit."""
+    run(kept(grown("x: int"), journal), 1)
+    for now, args in [("x: int, y: int = 5", (1, 6)), ("y: int = 1", ()), ("x: str", ("1",))]:
+        with pytest.raises(JournalError, match=r'already, as grown with \{"x":1\}'):
+            run(kept(grown(now), journal), *args)
+    with pytest.raises(InputError, match="x: unexpected"):
+        resume("r", grown("y: int = 1"), journal=journal)
+
+
 def test_a_run_that_is_executed_is_not_executed_twice(journal: MemoryJournal, trap: Trap) -> None:
     """Who comes second is told at once."""
 
@@ -294,6 +339,21 @@ def test_an_answer_is_bought_once(body: Any, journal: MemoryJournal, backend: st
     assert [call.replayed for call in last_run().metrics.calls] == [True, True]
     assert (usage() - before).cost == 0
     assert recorded("r", journal).usage.calls == 2
+
+
+def test_a_run_below_an_offline_one_is_resumed_offline(journal: MemoryJournal) -> None:
+    """Also where it names a model itself."""
+
+    @workflow(model="paid:m")
+    def body() -> str:
+        steps.enter("body")
+        return LLM().ask("tea")
+
+    steps.failing.add("body")
+    with pytest.raises(ValueError, match="body"):
+        run(with_options(workflow(lambda: kept(body, journal)()), model="offline"))
+    steps.failing.clear()
+    assert resume("r", body, journal=journal).startswith("[offline]")
 
 
 def test_another_model_is_another_call(journal: MemoryJournal) -> None:
@@ -493,7 +553,6 @@ def test_changed_code_suspends_the_run(interrupted: MemoryJournal, heard: Heard)
     body = changing("new")[1]
     with pytest.raises(JournalError, match="the code of step 'changed' has changed"):
         resume("r", body, journal=interrupted)
-    assert recorded("r", interrupted).run.state == "running"
     assert heard.of(CodeChanged, step="changed", policy="error")
     assert resume("r", body, journal=interrupted, changed_code="reuse") == 2
     assert steps.ran == ["end"]
@@ -638,7 +697,7 @@ def test_a_result_that_does_not_fit_any_more_is_made_again_when_asked(
         told = r"result of step 'make' does not fit .*found 1.*changed_code=\"rerun\".*flowlet rerun r --from make"
         with pytest.raises(JournalError, match=told):
             resume("r", changed, journal=journal, changed_code=policy)
-        assert recorded("r", journal).run.state == "running"
+        assert recorded("r", journal).run.state == "failed"
     steps.ran.clear()
     assert resume("r", changed, journal=journal, changed_code="rerun") == "['one', 'one']"
     assert steps.ran == ["make", "amake", "end"]

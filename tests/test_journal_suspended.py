@@ -14,6 +14,7 @@ from flowlet import (
     recorded,
     register_provider,
     resume,
+    rewind,
     run,
     start,
     step,
@@ -218,3 +219,68 @@ def test_a_swallowed_refusal_of_changed_code_is_no_outcome() -> None:
         resume("r", changing(2), journal=store)
     assert run(with_options(changing(2), journal=store), 7) == 14
     assert resume("r", changing(1), journal=store) == 7
+
+
+# --- refused -------------------------------------------------------------------------------------
+
+
+def ending(factor: int, asynchronous: bool) -> Any:
+    """A workflow that makes a price with *factor*, and then ends as it is told to."""
+
+    @step(name="priced")
+    def priced(x: int) -> int:
+        return x * factor
+
+    @step(name="end")
+    def end() -> None:
+        arm()
+        if "failed" in failing:
+            raise OSError("away")
+        if "cancelled" in failing:
+            raise KeyboardInterrupt
+
+    @workflow(name="body")
+    def body(x: int) -> int:
+        found = priced(x)
+        end()
+        return found
+
+    @workflow(name="body")
+    async def abody(x: int) -> int:
+        found = priced(x)
+        end()
+        return found
+
+    return abody if asynchronous else body
+
+
+def stands(store: MemoryJournal) -> tuple[Any, ...]:
+    found = recorded("r", store)
+    ended = None if found.run.state == "running" else found.run.ended
+    return found.run.state, found.error, ended, found.run.owner, found.calls
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["def", "async def"])
+@pytest.mark.parametrize(
+    ("state", "raised"),
+    [("failed", OSError), ("cancelled", KeyboardInterrupt), ("running", JournalError), ("pending", OSError)],
+)
+def test_a_resume_that_is_refused_leaves_a_run_as_it_was(
+    state: str, raised: type[BaseException], asynchronous: bool, backend: str, store: Full
+) -> None:
+    """As nothing was gone on with; also when it is refused again."""
+    if state != "running":
+        armed.clear()
+        failing.append(state.replace("pending", "failed"))
+    with pytest.raises(raised):
+        run(with_options(ending(1, asynchronous), journal=store, run_id="r", backend=backend), 7)
+    failing.clear()
+    if state == "pending":
+        rewind("r", "end", store)
+    was = stands(store)
+    assert was[0] == state
+    for _ in range(2):
+        with pytest.raises(JournalError, match="the code of step 'priced'"):
+            resume("r", ending(2, asynchronous), journal=store)
+        assert stands(store) == was
+    assert resume("r", ending(2, asynchronous), journal=store, changed_code="reuse") == 7

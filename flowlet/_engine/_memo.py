@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, evolve, field
 
-from .._arguments import written
+from .._arguments import read_back, written
 from .._codec import to_json
 from .._data.writing import is_plain
 from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, constants_of, fingerprint
@@ -136,7 +136,7 @@ class Memo:
         if found.code != self.code:
             session.tell_changed(run, self.kind, self.name, policy)
             if policy == "error":
-                raise self._suspended(
+                raise self._refused(
                     f"the code of {self._whose()}{self._outside()} has changed since run "
                     f'{run_id!r} recorded its result; resume with changed_code="reuse" to take that result, or '
                     '"rerun" to run it again'
@@ -149,15 +149,15 @@ class Memo:
             if policy == "rerun":
                 session.tell_changed(run, self.kind, self.name, policy)
                 return None
-            raise self._suspended(
+            raise self._refused(
                 f"run {run_id!r}: the recorded result of {self._whose()} does not fit the hint that it has now: "
                 f'{"; ".join(exc.faults)}; resume with changed_code="rerun" to make it again'
                 + (f", or:  flowlet rerun {run_id} --from {self.name}" if self.key != OWN else "")
             ) from exc
 
-    def _suspended(self, message: str) -> JournalError:
+    def _refused(self, message: str) -> JournalError:
         fault = JournalError(message)
-        self.session.suspend(fault)
+        self.session.refuse(fault)
         return fault
 
     def _outside(self) -> str:
@@ -173,14 +173,23 @@ class Memo:
         Raises:
             JournalError: another workflow, or other inputs, have this run id.
         """
-        same = first.inputs == self.inputs or canonical(json.loads(first.inputs)) == canonical(
-            json.loads(self.inputs)
-        )
-        if first.name != self.name or not same:
+        if first.name != self.name or not (first.inputs == self.inputs or self._takes(first.inputs)):
             raise JournalError(
                 f"run {first.run_id!r} is in the journal already, as {first.name} with {_cut(first.inputs)}, "
                 f"not {self.name} with {_cut(self.inputs)}; choose another run_id"
             )
+
+    def _takes(self, recorded: str) -> bool:
+        """Whether the *recorded* inputs are these, as the signature has them now: what is new in it has its default."""
+        assert self.fn is not None
+        signature = signature_of(self.fn, called=True)
+        keyed = evolve(signature, parameters=tuple(p for p in signature.parameters if p.keyed))
+        try:
+            args, kwargs = read_back(keyed, json.loads(recorded))
+            found = written(keyed, args, kwargs, exact=True)
+        except InputError:
+            return False
+        return found is not None and canonical(found) == canonical(json.loads(self.inputs))
 
     def value(self, found: Entry) -> Any:
         """Read what the call gave before.

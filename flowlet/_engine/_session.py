@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +22,7 @@ from ..errors import JournalError, RunStopped
 from ..events import BodyDiverged, CodeChanged
 from ..settings import process
 from ._loops import current_port
-from ._writer import Writer
+from ._writer import Wish, Writer
 
 if TYPE_CHECKING:
     from ..context import RunRecord
@@ -43,6 +43,8 @@ class Session:
         self.policy: ChangedCode = policy
         self.fault: JournalError | None = None
         self.resumed = False
+        self._before: Entry | None = None
+        self._restored: Wish | None = None
         self._scope: Scope = run.scope
         self._writer = writer
         self.journal = writer.journal
@@ -109,6 +111,7 @@ class Session:
             raise RunStopped(self.run_id, "over")
         own = self.recorded()
         self.resumed = own is not None
+        self._before = own[1] if own is not None and own[1].state != "running" else None
         for entry in self._known.values():
             if entry.state == "completed" and entry.kind != "call" and entry.key != OWN:
                 self._unused.setdefault(entry.parent, {})[entry.key] = entry.name
@@ -132,6 +135,9 @@ class Session:
         with guard:
             was_open, self._phase = self.is_open, "closed"
         if was_open:
+            if self._restored is not None:
+                with suppress(JournalError):
+                    self._writer.wait(self._restored)
             self.journal.release(self.run_id)
 
     def leave(self, last: Entry | None = None, wake: Callable[[], object] = _nothing) -> bool:
@@ -261,6 +267,14 @@ class Session:
         fault = _with_advice(exc, "start it again" if begins else f"resume run {self.run_id!r}")
         self.suspend(fault)
         return fault
+
+    def refuse(self, fault: JournalError) -> None:
+        """Suspend the run, which is told to stand as it did: this code can't go on with what is recorded."""
+        with guard:
+            if self.is_open and self.fault is None and self._before is not None:
+                self._restored = self._writer.post(self._before)
+            self.fault = self.fault or fault
+        self.suspend(fault)
 
     def suspend(self, fault: JournalError) -> None:
         """End the run here, resumably: what its outcome is stays open."""
