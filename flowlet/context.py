@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from types import CodeType, TracebackType
 from typing import Any
@@ -58,17 +58,18 @@ class Frame:
         return None if self.run is None or self.index is None else self.run.steps[self.index]
 
     @property
-    def model(self) -> str | None:
-        """The model that the innermost step around this place, or else its run, was given."""
+    def models(self) -> tuple[str, ...]:
+        """The models that the steps and the runs around this place were given, the nearest first."""
         run, index = self.run, self.index
+        found: tuple[str, ...] = ()
         if run is None:
-            return None
+            return found
         while index is not None:
             step = run.steps[index]
             if isinstance(step, FullStepRecord) and step.of_model is not None:
-                return step.of_model
+                found += (step.of_model,)
             index = step.parent
-        return run.model
+        return found + run.models
 
     @property
     def outside(self) -> bool:
@@ -152,7 +153,7 @@ class RunRecord:
         "limit",
         "meter",
         "middleware",
-        "model",
+        "models",
         "observers",
         "open_children",
         "origin",
@@ -175,9 +176,8 @@ class RunRecord:
         "workflow",
     )
 
-    def __init__(
-        self, workflow: str, options: RunOptions, parent: RunRecord | None, scope: Scope | None
-    ) -> None:
+    def __init__(self, workflow: str, options: RunOptions, frame: Frame | None) -> None:
+        parent = None if frame is None else frame.run
         self.started = time.perf_counter()
         self.started_at = time.time()
         self.workflow = workflow
@@ -185,7 +185,7 @@ class RunRecord:
         self.parent = parent
         self.timeout = options.timeout
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
-        self.scope = Scope(self.id, scope, self.deadline)
+        self.scope = Scope(self.id, None if frame is None else frame.scope, self.deadline)
         self.state: RunState = "pending"
         self.ended: float | None = None
         self.steps: list[StepRecord] = []
@@ -210,6 +210,9 @@ class RunRecord:
         self.place: Any = None
         self.reused: Reused | None = None
         self.plugins: Any = None
+        self.models = (() if options.model is None else (options.model,)) + (
+            () if frame is None else frame.models
+        )
         self._inherit(parent, options)
         self.simple = not self.observers and not self.middleware
 
@@ -221,13 +224,11 @@ class RunRecord:
         if parent is None:
             self.correlation_id = options.correlation_id or self.id
             self.tags = options.tags
-            self.model = options.model
             self.backend = options.backend or settings.backend
             self.middleware = settings.middleware + options.middleware
         else:
             self.correlation_id = options.correlation_id or parent.correlation_id
             self.tags = parent.tags + options.tags
-            self.model = options.model or parent.model
             self.backend = options.backend or parent.backend
             self.middleware = parent.middleware + options.middleware
             self.port = parent.port
@@ -346,6 +347,12 @@ class RunRecord:
     def duration(self) -> float:
         """Seconds from being asked for to the end, or to now."""
         return (self.ended or time.perf_counter()) - self.started
+
+
+def chosen(models: Sequence[str]) -> str:
+    """The one to ask of the *models* that are named around a place, the nearest first: once said, ``offline`` holds."""
+    offline = (model for model in models if model.partition(":")[0] == "offline")
+    return next(offline, models[0])
 
 
 current: ContextVar[Frame | None] = ContextVar("flowlet_frame", default=None)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 
 from attrs import asdict, evolve, field, fields, frozen
 
@@ -19,7 +19,7 @@ from ._live_calls import check_live
 from ._suggest import nearest
 from ._tracebacks import conceal
 from ._value import Shown
-from .context import current
+from .context import chosen, current
 from .errors import ConfigError, DefinitionError, InputError, ProviderError
 from .messages import Completion, JsonValue, Message, Parameters, Request
 from .observers import diagnose, follow
@@ -34,8 +34,18 @@ __all__ = ["LLM", "AsyncLLM", "register_provider"]
 
 T = TypeVar("T")
 
-StandIn = Callable[[str, Callable[[], LLMProvider]], LLMProvider]
-"""Given a provider's name and what finds it: the one to ask in its place."""
+
+class StandIn(Protocol):
+    """Who stands before all providers in some code."""
+
+    def has(self, name: str) -> bool:
+        """Whether it answers for the provider *name* itself."""
+        ...
+
+    def provider(self, name: str, find: Callable[[], LLMProvider]) -> LLMProvider:
+        """Give the one to ask in the place of the provider *name*, which *find* finds."""
+        ...
+
 
 stand_in: ContextVar[StandIn | None] = ContextVar("flowlet_stand_in", default=None)
 """Who stands before all providers here: a recording. A variable of its own, since tests have no run."""
@@ -319,25 +329,34 @@ def resolve(pinned: str | None) -> tuple[LLMProvider, str, str]:
     Raises:
         ConfigError: nothing says which provider to use, or it does not exist.
     """
-    chosen = _chosen(pinned)
-    name, _, model = chosen.partition(":")
+    model = _chosen(pinned)
+    name, _, own = model.partition(":")
     instead = stand_in.get()
-    provider = _find(chosen, name) if instead is None else instead(name, partial(_find, chosen, name))
-    return provider, name, model or name
+    provider = _find(model, name) if instead is None else instead.provider(name, partial(_find, model, name))
+    return provider, name, own or name
 
 
 def _chosen(pinned: str | None) -> str:
-    """What is asked here: ``offline`` where that is set, else the *pinned* model, or that of the run or the settings."""
+    """The model to ask here: the *pinned* one, or that of a step, a run or the settings.
+
+    Where any of them is ``offline``, that replaces the others, but for one that sends nothing.
+    """
     frame = current.get()
-    asked = None if frame is None else frame.model
-    chosen = asked or process.settings.model
-    return chosen if chosen == "offline" else pinned or chosen
+    around = () if frame is None else frame.models
+    models = (*(() if pinned is None else (pinned,)), *around, process.settings.model)
+    return models[0] if _sends_nothing(models[0].partition(":")[0]) else chosen(models)
 
 
-def _find(chosen: str, name: str) -> LLMProvider:
+def _sends_nothing(name: str) -> bool:
+    """Whether the provider *name* is a mock, or one for which a recording answers."""
+    instead, registered = stand_in.get(), process.settings.providers.get(name)
+    return (instead is not None and instead.has(name)) or getattr(registered, "live", True) is False
+
+
+def _find(model: str, name: str) -> LLMProvider:
     provider = process.settings.providers.get(name) or process.of(Builtin).get(name) or _installed(name)
     if provider is None:
-        raise _unknown(chosen, name)
+        raise _unknown(model, name)
     if name == "openai" and name not in process.settings.providers and not _openai_is_set_up():
         raise ConfigError(NOTHING_CONFIGURED)
     if getattr(provider, "live", True):
@@ -365,16 +384,16 @@ FLOWLET_MODEL and OPENAI_BASE_URL are read when flowlet is first used; in a sess
 call flowlet.configure(model="offline") instead."""
 
 
-def _unknown(chosen: str, name: str) -> ConfigError:
+def _unknown(model: str, name: str) -> ConfigError:
     from ._plugins import installed
 
     names = sorted({*Builtin.names, *process.settings.providers, *installed("provider")})
     hint = nearest(name, names)
-    if ":" not in chosen:
-        meant = f"; did you mean {hint!r}?" if hint else f", such as openai:{chosen}"
-        return ConfigError(f"model {chosen!r} does not say whose it is: write provider:model{meant}")
+    if ":" not in model:
+        meant = f"; did you mean {hint!r}?" if hint else f", such as openai:{model}"
+        return ConfigError(f"model {model!r} does not say whose it is: write provider:model{meant}")
     return ConfigError(
-        f"model {chosen!r}: there is no provider {name!r}"
+        f"model {model!r}: there is no provider {name!r}"
         + (f"; did you mean {hint!r}?" if hint else "")
         + f". There are: {', '.join(names)}. Others are made known with "
         "flowlet.register_provider(name, provider), or by installing the package that brings one."

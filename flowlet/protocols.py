@@ -98,7 +98,7 @@ LLMProvider = SyncProvider | AsyncProvider
 - ``keeps_time: bool``: whether ``complete`` always ends within ``request.timeout``. By default it is not trusted
   to: sync code calls it on a thread that can be left behind;
 - ``live: bool``: whether asking it is a live call, which a test makes with ``pytest --flowlet-live`` only (default True).
-  A fake says False.
+  A fake says False; ``offline`` then does not replace it, when it was registered.
 """
 
 

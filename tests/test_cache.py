@@ -47,6 +47,12 @@ def fresh() -> None:
     failing.clear()
 
 
+class Paid(MockProvider):
+    """Is no mock, as far as flowlet knows, and may be asked in a test."""
+
+    live = None
+
+
 def by_x(x: int) -> int:
     """Key steps that use what the test around them shares with them."""
     return x
@@ -259,6 +265,18 @@ def test_another_model_is_another_result() -> None:
     found = [run(with_options(asks, model=f"mock:{name}"), "q") for name in ("one", "two", "one")]
     assert found == ["oneone", "twotwo", "oneone"]
     assert usage().calls == len(provider.requests) == 4
+
+
+def test_what_is_made_up_offline_is_no_models_result() -> None:
+    """Nor the other way round, whoever says offline, and whatever model the step names."""
+    asking = with_options(step(cache=True)(lambda question: LLM().ask(question)), model="mock:m")
+    body = workflow(lambda: asking("q"))
+    register_provider("mock", Paid(lambda request: "bought"))
+    assert run(body) == "bought"
+    assert run(with_options(body, model="offline")).startswith("[offline]")
+    assert run(body) == "bought"
+    configure(model="offline")
+    assert run(body).startswith("[offline]")
 
 
 def test_the_journal_keeps_results_for_other_processes() -> None:

@@ -257,6 +257,20 @@ def test_the_model_can_be_chosen(call: Call) -> None:
     assert out.startswith("[offline]")
 
 
+def test_offline_replaces_the_models_of_workflows_below(call: Call, project: Path) -> None:
+    """``--model offline`` sends nothing, whatever model a child run names."""
+    child = 'named = workflow(model="nobody:m")(lambda question: ask(question))\n'
+    text = (
+        "from flows import ask, workflow\n"
+        + child
+        + "@workflow\ndef outer(question: str) -> str:\n    return named(question)\n"
+    )
+    (project / "pinned.py").write_text(text)
+    code, out, err = call("run", "pinned:outer", "question=Why?", "--model", "offline", "-q")
+    assert (code, err) == (0, "")
+    assert out.startswith("[offline]")
+
+
 def test_a_module_in_a_package_is_found_by_its_path(call: Call, project: Path) -> None:
     """It is imported under its full name, so that its relative imports work."""
     package = project / "pack"

@@ -31,6 +31,7 @@ from flowlet import (
     RunStopped,
     TokenUsage,
     Truncated,
+    apmap,
     arun,
     configure,
     failure_of,
@@ -51,6 +52,7 @@ from flowlet.events import Event, ModelCalled, ModelRetried, PluginFailed
 from flowlet.messages import Delta, Request
 from flowlet.metrics import UNKNOWN
 from flowlet.protocols import ModelCall
+from flowlet.providers.openai import OpenAIProvider
 from flowlet.settings import process
 from flowlet.testing import AsyncMockLLM, AsyncMockProvider, MockLLM, MockProvider, SyncMockProvider
 from rig import SlowSync, until
@@ -1062,16 +1064,78 @@ def test_the_model_of_a_step_holds_below_it(background: str) -> None:
     assert run(body) == ["step:m", "step:m", "step:m", "set:m"]
 
 
-@pytest.mark.parametrize("how", ["setting", "environment", "run"])
-def test_offline_overrides_even_a_pinned_model(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+class Paid(MockProvider):
+    """Would be paid for, as far as flowlet knows."""
+
+    live = True
+
+
+def streams() -> str:
+    with LLM("paid:m").stream("tea") as pieces:
+        return "".join(pieces)
+
+
+async def astreams() -> str:
+    async with AsyncLLM("paid:m").stream("tea") as pieces:
+        return "".join([piece async for piece in pieces])
+
+
+async def fanned_out() -> str:
+    return (await apmap(with_options(aasks, model="paid:m"), ["tea"]))[0]
+
+
+NAMED: dict[str, Callable[[], Any]] = {
+    "pinned": lambda: LLM("paid:m").ask("tea"),
+    "a step": lambda: with_options(asks, model="paid:m")("tea"),
+    "a child run": lambda: run(workflow(model="paid:m")(lambda: asks("tea"))),
+    "below a child run": lambda: run(workflow(model="paid:m")(lambda: pmap(asks, ["tea"])[0])),
+    "a background run": lambda: start(with_options(aasks, model="paid:m"), "tea").result(),
+    "a fan-out": lambda: run(fanned_out),
+    "a stream": streams,
+    "an async stream": lambda: run(astreams),
+}
+
+
+@pytest.mark.parametrize("how", ["setting", "environment", "run", "step"])
+@pytest.mark.parametrize("named", NAMED.values(), ids=NAMED)
+def test_offline_overrides_every_model_that_is_named_below_it(
+    how: str, named: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever chooses offline sends nothing anywhere."""
-    if how == "setting":
-        configure(model="offline")
-    elif how == "environment":
+    if how == "environment":
         monkeypatch.setenv("FLOWLET_MODEL", "offline")
-    echo("pin")
-    body = lambda: LLM("pin:m").ask("tea")  # noqa: E731
-    assert run(with_options(body, model="offline") if how == "run" else body).startswith("[offline]")
+    elif how == "setting":
+        configure(model="offline")
+    paid = Paid()
+    register_provider("paid", paid)
+    body = step(named) if how == "step" else workflow(named)
+    body = with_options(body, model="offline") if how in ("run", "step") else body
+    assert run(workflow(model="paid:m")(lambda: body())).startswith("[offline]")
+    assert paid.requests == ()
+
+
+def test_a_run_whose_own_model_was_named_asks_nobody_when_the_settings_say_offline() -> None:
+    """Neither by ``@workflow(model=...)`` nor by ``with_options``; a name after offline changes nothing."""
+    register_provider("paid", Paid())
+    configure(model="offline:any")
+    for outermost in (workflow(model="paid:m")(lambda: asks("tea")), with_options(asks, model="paid:m")):
+        assert run(outermost).startswith("[offline]")
+
+
+def test_offline_leaves_mocks_in_place() -> None:
+    """They send nothing, and a test that names one wants its answers."""
+    configure(model="offline")
+    echo("mock")
+    assert run(with_options(asks, model="mock:m")) == "mock:m"
+    assert run(with_options(lambda: LLM("mock:n").ask("?"), model="offline")) == "mock:n"
+    assert run(with_options(asks, model="offline")).startswith("[offline]")
+
+
+def test_the_server_of_openai_is_not_taken_for_a_mock() -> None:
+    """A provider that looks by itself whether a call is live is replaced as others are."""
+    configure(model="offline")
+    register_provider("own", OpenAIProvider("sk-none", "http://127.0.0.1:9/v1"))
+    assert LLM("own:m").ask("tea").startswith("[offline]")
 
 
 def test_without_a_provider_the_error_names_three_things_to_do() -> None:

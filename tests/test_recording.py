@@ -18,6 +18,7 @@ from flowlet import (
     ProviderError,
     apmap,
     arun,
+    configure,
     last_run,
     pmap,
     register_provider,
@@ -538,6 +539,20 @@ def test_openai_is_recorded_with_its_facts(tape: Path) -> None:
     assert again == Completion(
         live.text, live.usage, live.model, live.finish_reason, live.request_id, live.refusal, True
     )
+
+
+def test_a_recording_answers_where_the_settings_say_offline(tape: Path) -> None:
+    """For the models that it has, since nothing is sent; what was recorded offline is replayed offline."""
+    record(tape, ["Leaves."], "tea?")
+    configure(model="offline")
+    with recording(tape):
+        assert ask("tea?") == "Leaves."
+    register_provider("mock", OpenAIProvider("sk-none", "http://127.0.0.1:9/v1"))
+    with recording(tape, "all"):
+        made_up = ask("tea?")
+    with recording(tape):
+        assert ask("tea?") == made_up
+    assert made_up.startswith("[offline]")
 
 
 def test_the_model_of_the_run_is_the_one_that_is_recorded(tape: Path) -> None:

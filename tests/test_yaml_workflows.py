@@ -131,6 +131,9 @@ def test_a_budget_and_a_model_hold_as_for_any_run(load: Load) -> None:
     with pytest.raises(BudgetExceeded):
         run(with_options(brief, budget=Budget(calls=1)), "tea")
     assert "[offline]" in run(with_options(load("steps: {a: {prompt: hi}}"), model="offline"))
+    pinned = load("model: paid:a\nsteps: {a: {prompt: hi, model: paid:b}}")
+    configure(model="offline")
+    assert "[offline]" in run(pinned)
 
 
 def test_models_are_named_by_steps_workflow_and_settings(load: Load) -> None:

@@ -20,7 +20,7 @@ from .._fingerprint import digest, fingerprint, loose_of
 from .._raised import describe
 from .._scope import Scope
 from .._signature import signature_of
-from ..context import FullStepRecord, RunRecord
+from ..context import FullStepRecord, RunRecord, chosen
 from ..errors import DefinitionError, InputError
 from ..events import CacheFailed
 from ..protocols import Journal
@@ -199,7 +199,9 @@ def slot_of(
         arguments = canonical(data)
     settings = process.settings
     place = (module_name(fn.__module__), fn.__qualname__, fingerprint(fn), repr(signature.returns))
-    key = digest("cache", *place, record.model or settings.model, _asked(settings), arguments)
+    models = (*record.models, settings.model)
+    model = dict.fromkeys((models[0], chosen(models)))
+    key = digest("cache", *place, *model, _asked(settings), arguments)
     lasts = rule if isinstance(rule, timedelta) else None
     where = settings.journal if run.place is None else run.place.session.journal
     return Slot(key, process.of(Journals).of(where).journal, run, spec.name, signature.returns, lasts)

@@ -16,7 +16,7 @@ from .._data.writing import is_plain
 from .._fingerprint import CODE_ATTRIBUTE, FILE_ATTRIBUTE, constants_of, fingerprint
 from .._raised import describe
 from .._signature import Signature, signature_of
-from ..context import Frame, FullStepRecord, Lane, RunRecord, StepRecord
+from ..context import Frame, FullStepRecord, Lane, RunRecord, StepRecord, chosen
 from ..entries import Entry
 from ..errors import InputError, JournalError
 from ..messages import Completion, Request
@@ -321,7 +321,7 @@ def memo_of_root(
         raise InputError(f"{what} can't be kept", exc.faults) from None
     info = {
         **_home(fn),
-        "model": run.model,
+        "model": chosen(run.models) if run.models else None,
         "backend": run.backend,
         "tags": list(run.tags),
         "correlation_id": run.correlation_id,

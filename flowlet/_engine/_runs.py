@@ -69,7 +69,7 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
         check_inputs(bare(fn, spec), args, kwargs)
         if parent is None:
             check_limits(bare(fn, spec), args, kwargs)
-    run = RunRecord(name, options, parent, None if frame is None else frame.scope)
+    run = RunRecord(name, options, frame)
     if run.depth > MAX_DEPTH:
         raise DefinitionError(_too_deep(run))
     if options.journal is not None or process.settings.journal is not None or (parent and parent.place):

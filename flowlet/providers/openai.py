@@ -42,7 +42,7 @@ class OpenAIProvider:
 
     name = "openai"
     keeps_time = True
-    live = False  # not all of its calls are: it checks each address itself
+    live = None  # some of its calls are: it checks each address itself
     structured_output: StructuredOutput = field(default="json_schema", kw_only=True, repr=False)
 
     def load(self) -> None:

@@ -115,7 +115,7 @@ class Recording:
                 self._by_key.setdefault(key(interaction.request), []).append(interaction)
         self._outer = stand_in.get()
         self._open = True
-        stand_in.set(None if self.mode == "off" else self._provider)
+        stand_in.set(None if self.mode == "off" else self)
         return self
 
     def __exit__(
@@ -134,7 +134,7 @@ class Recording:
     def hold(self) -> Callable[[], object]:
         """Hold in this context too, such as a task that began before; gives what ends that."""
         outer = stand_in.get()
-        stand_in.set(None if self.mode == "off" else self._provider)
+        stand_in.set(None if self.mode == "off" else self)
         return lambda: stand_in.set(outer)
 
     def _verify(self) -> None:
@@ -166,7 +166,12 @@ class Recording:
         places = {key(interaction.request): place for place, interaction in reversed([*enumerate(old)])}
         return sorted(found, key=lambda interaction: places.get(key(interaction.request), len(old)))
 
-    def _provider(self, name: str, find: Callable[[], LLMProvider]) -> LLMProvider:
+    def has(self, name: str) -> bool:
+        """Whether the file that is replayed has answers of provider *name*."""
+        return any(interaction.request.provider == name for interaction in self._interactions)
+
+    def provider(self, name: str, find: Callable[[], LLMProvider]) -> LLMProvider:
+        """Give what replays or records the calls of provider *name*, which *find* finds."""
         with self._lock:
             if name not in self._providers:
                 self._providers[name] = (
