@@ -79,6 +79,7 @@ def prompt(
     own = inspect.Parameter("llm", inspect.Parameter.KEYWORD_ONLY, default=llm, annotation=LLM)
     signature = signature.replace(parameters=[*signature.parameters.values(), own])
     ask.__signature__ = signature  # type: ignore[attr-defined]
+    ask.__annotations__["llm"] = LLM
     ask.__doc__ = template
     return decorated("step", ask, {})
 

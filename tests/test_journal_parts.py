@@ -252,3 +252,13 @@ async def test_a_step_by_itself_is_a_run_that_can_be_resumed(anyio_backend: str)
     kept = with_options(ask, journal=MemoryJournal(), run_id="r")
     assert [await arun(kept, "a"), await arun(kept, "a")] == ["<a>", "<a>"]
     assert ran == ["ask"]
+
+
+def test_a_prompt_by_itself_is_a_run_that_can_be_resumed(provider: MockProvider) -> None:
+    """With the model that it was given."""
+    translate = prompt("Translate into {language}: {text}")
+    for llm in (LLM(), LLM(temperature=0.5)):
+        kept = with_options(translate, journal=MemoryJournal(), run_id="r")
+        answers = [run(kept, "German", text="tea", llm=llm) for _ in range(2)]
+        assert answers == ["<Translate into German: tea>"] * 2
+    assert [request.temperature for request in provider.requests] == [None, 0.5]
