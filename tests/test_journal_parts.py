@@ -261,4 +261,4 @@ def test_a_prompt_by_itself_is_a_run_that_can_be_resumed(provider: MockProvider)
         kept = with_options(translate, journal=MemoryJournal(), run_id="r")
         answers = [run(kept, "German", text="tea", llm=llm) for _ in range(2)]
         assert answers == ["<Translate into German: tea>"] * 2
-    assert [request.temperature for request in provider.requests] == [None, 0.5]
+    assert [request.parameters.temperature for request in provider.requests] == [None, 0.5]
