@@ -45,7 +45,6 @@ __all__ = [
     "resume",
     "rewind",
     "rewound",
-    "unknown_runs",
 ]
 
 Function = Callable[..., Any]
@@ -285,31 +284,32 @@ def _claimed(store: Journal, run_id: str) -> Generator[None]:
         store.release(run_id)
 
 
-def unknown_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal | None) -> list[str]:
-    """Those of *run_ids* that the journal has nothing of; of a damaged run it has something."""
-    store = _store(journal)
-
-    def is_known(run_id: str) -> bool:
-        try:
-            return store.run(run_id) is not None
-        except JournalError:
-            return True
-
-    return [run_id for run_id in run_ids if not is_known(run_id)]
-
-
 def forget_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal | None = None) -> None:
     """Drop runs from the journal, with all that is recorded of them, damaged ones too, and expired values of the cache.
 
+    A text is the id of one run.
+
     Raises:
-        JournalError: it can't be written, or somebody executes one of them; then none is dropped.
+        JournalError: it can't be written, or a run is not known, or executed by somebody; then none is dropped.
     """
     store = _store(journal)
+    names = dict.fromkeys([run_ids] if isinstance(run_ids, str) else run_ids)
     with ExitStack() as claims:
-        for run_id in dict.fromkeys(run_ids):
+        for run_id in names:
             claims.enter_context(_claimed(store, run_id))
-        store.forget(run_ids)
+        if unknown := [run_id for run_id in names if not _is_known(store, run_id)]:
+            raise JournalError(
+                f"there is no run {', '.join(map(repr, unknown))} in the journal; none was dropped"
+            )
+        store.forget([*names])
     store.expire(time.time())
+
+
+def _is_known(store: Journal, run_id: str) -> bool:
+    try:
+        return store.run(run_id) is not None
+    except JournalError:
+        return True  # what is damaged is there
 
 
 def forget_old(

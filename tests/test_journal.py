@@ -507,6 +507,14 @@ def test_a_secret_is_not_kept(journal: MemoryJournal, monkeypatch: pytest.Monkey
         run(kept(body, journal), "canary-0123456789-abcdef")
     with pytest.raises(ValueError, match="it was"):
         run(with_options(body, journal=journal, run_id="other"), "raise")
+    for option in ("run_id", "correlation_id", "tags"):
+        told: dict[str, Any] = {
+            option: ["canary-0123456789-abcdef"] if option == "tags" else "canary-0123456789-abcdef"
+        }
+        with pytest.raises(
+            InputError, match="the run_id, tags or correlation_id of workflow 'body' can't be kept"
+        ):
+            run(with_options(body, journal=journal, **told), "harmless")
     everything = [entry for one in recorded_runs(journal) for entry in journal.read(one.run_id)]
     assert "canary-01234" not in repr(everything)
 

@@ -311,10 +311,12 @@ def memo_of_root(
     """The memo of a run that is the outermost in its journal.
 
     Raises:
-        InputError: its inputs can't be written, so that it could not be resumed.
+        InputError: its inputs can't be written, so that it could not be resumed, or what names it holds a secret.
     """
     signature: Signature = signature_of(fn, called=True)
     what = f"the inputs of workflow {run.workflow!r}"
+    names = encoded([run.id, run.tags, run.correlation_id])
+    without_secret(names, lambda: f"the run_id, tags or correlation_id of workflow {run.workflow!r}")
     try:
         inputs = encoded(written(signature, args, kwargs, exact=True) or {})
     except InputError as exc:

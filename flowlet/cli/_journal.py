@@ -29,7 +29,6 @@ from ..resuming import (
     recorded_runs,
     resumable,
     rewound,
-    unknown_runs,
 )
 from . import _codes
 from ._errors import as_data, tell
@@ -276,13 +275,11 @@ def prune_runs(names: Sequence[str], age: str | None, state: str, journal: str |
     """Drop the runs with these *names*, or those in *state* that are older than *age*, and tell them.
 
     Raises:
-        InputError: neither or both are asked for, *age* is none, or a run is not known.
+        InputError: neither or both are asked for, or *age* is none.
+        JournalError: as for :func:`~flowlet.forget_runs`.
     """
     if bool(names) == (age is not None):
         raise InputError("name the runs to drop, or say how old they are: --older-than 30d")
-    unknown = unknown_runs(names, journal)
-    if unknown:
-        raise InputError(f"there is no run {', '.join(map(repr, unknown))} in the journal; none was dropped")
     if age is None:
         dropped, fault = list(names), None
         forget_runs(dropped, journal)
