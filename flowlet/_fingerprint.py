@@ -140,7 +140,7 @@ class _Reader:
         if fn in self._met:  # functions may call one another
             return f"function {self._met.index(fn)}"
         self._met.append(fn)
-        return digest(*text_of(code, fn.__doc__), "", *self._named(fn, code), "", *self._around(fn, code))
+        return digest(*text_of(code), "", *self._named(fn, code), "", *self._around(fn, code))
 
     def _named(self, fn: FunctionType, code: CodeType) -> list[str]:
         """The constants of its module that *fn* names; None says as little as what may change."""

@@ -148,6 +148,64 @@ def test_what_may_change_or_is_called_has_no_part(
     assert fingerprint(uses) == before
 
 
+SAME = {
+    "docstring added": ("print(x)", "'Doc.'\nprint(x)"),
+    "docstring of one that uses None": ("return x or None", "'Doc.'\nreturn x or None"),
+    "docstring changed": ("'One.'\nreturn 'k'", "'Another.'\nreturn 'k'"),
+    "docstring alone": ("pass", "'Doc.'"),
+    "docstring of an inner function": (
+        "def g():\n  'One.'\n  return 1\nreturn g",
+        "def g():\n  return 1\nreturn g",
+    ),
+    "docstring of an inner class": (
+        "class G:\n  'One.'\n  y = x\nreturn G",
+        "\n# Far.\n\nclass G:\n  y = x\nreturn G",
+    ),
+    "try": (
+        "try: return x()\nexcept Exception: pass",
+        "try:\n  # Why.\n  return x()\nexcept Exception:\n  pass",
+    ),
+    "with": ("with x: return 1", "with x:\n  return 1"),
+    "text": ("return 'ab'", "return (\n  'a'\n  'b'\n)"),
+    "loop": ("for y in x: y = x; z = y\nreturn z", "for y in x:\n  y = x\n  z = y\n\nreturn z"),
+    "arguments": ("y = x; return x(x, y, x)", "y = x\nreturn x(\n  x,\n  y,\n  x,\n)"),
+    "while": ("while True:\n  if x: break", "while True:\n  if (\n    x\n  ):\n    break"),
+}
+
+
+def compiled(body: str) -> Callable[..., object]:
+    names: dict[str, Any] = {}
+    exec("def f(x):\n" + body.replace("\n", "\n ").join((" ", "\n")), names)
+    return names["f"]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME.values(), ids=SAME)
+def test_layout_comments_and_docstrings_have_no_part(one: str, other: str) -> None:
+    """Wherever they stand, and whatever numbers Python gives to constants and lines for them."""
+    assert fingerprint(compiled(one)) == fingerprint(compiled(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("'Say.'\nreturn x('Say.')", "'Sing.'\nreturn x('Sing.')"),
+        ("return x('a', 'b')", "return x('b', 'a')"),
+        ("return x.a", "return x.b"),
+        ("return x < 1", "return x > 1"),
+        ("return x + 1", "return x - 1"),
+        ("return x if x else 1", "return 1 if x else x"),
+        ("while x(): x(1)", "while x():\n  x(1)\n  break"),
+        ("try: x(1); x(2)\nexcept OSError: pass", "try: x(1)\nexcept OSError: pass\nx(2)"),
+        ("return f'{x}'", "return f'{x!r}'"),
+        ("y = x; x = 1; return y, x", "y = x; x = 1; return x, y"),
+        ("return lambda: 1", "return lambda: 2"),
+    ],
+)
+def test_what_is_done_counts(one: str, other: str) -> None:
+    """Also a text that is the docstring, too."""
+    assert fingerprint(compiled(one)) != fingerprint(compiled(other))
+
+
 def test_a_state_that_it_changes_itself_has_no_part() -> None:
     """A counter, say; the code of who else changes it can't be known."""
     count, seen = 0, 0
