@@ -253,7 +253,8 @@ class LLM(_Model):
     def stream(self, prompt: str | Sequence[Message]) -> AbstractContextManager[Iterator[str]]:
         """Answer piece by piece: ``with llm.stream("...") as pieces: for text in pieces: ...``.
 
-        Its usage is booked when the context is left; of a stream that is left early it is unknown.
+        The block is entered with the first piece: until then faults are tried again as in ``ask``, after it never.
+        Usage is booked when the context is left; of a stream that is left early it is unknown.
 
         Raises:
             ProviderError: the model could not be asked, or broke off.
@@ -314,7 +315,8 @@ class AsyncLLM(_Model):
     def stream(self, prompt: str | Sequence[Message]) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         """Answer piece by piece: ``async with llm.stream("...") as pieces: async for text in pieces: ...``.
 
-        Its usage is booked when the context is left; of a stream that is left early it is unknown.
+        The block is entered with the first piece: until then faults are tried again as in ``ask``, after it never.
+        Usage is booked when the context is left; of a stream that is left early it is unknown.
 
         Raises:
             ProviderError: the model could not be asked, or broke off.

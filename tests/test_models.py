@@ -18,6 +18,7 @@ from flowlet import (
     AsyncLLM,
     BridgeError,
     Budget,
+    BudgetExceeded,
     Budgets,
     Completion,
     ConfigError,
@@ -55,7 +56,7 @@ from flowlet.protocols import ModelCall
 from flowlet.providers.openai import OpenAIProvider
 from flowlet.settings import process
 from flowlet.testing import AsyncMockLLM, AsyncMockProvider, MockLLM, MockProvider, SyncMockProvider
-from rig import SlowSync, until
+from rig import Heard, SlowSync, until
 
 pytestmark = pytest.mark.anyio
 
@@ -688,6 +689,119 @@ def test_the_last_error_reaches_the_caller_with_its_place() -> None:
     with pytest.raises(ProviderError, match=r"mock: no \(server, HTTP 500, request r9\)") as caught:
         run(step(name="asks")(lambda: LLM().ask("?")))
     assert failure_of(caught.value).step == "asks"
+
+
+# --- trying a stream again -----------------------------------------------------------------------
+
+
+@step
+def piecewise(**options: Any) -> str:
+    with LLM(**options).stream("?") as pieces:
+        return "".join(pieces)
+
+
+@step
+async def apiecewise(**options: Any) -> str:
+    async with AsyncLLM(**options).stream("?") as pieces:
+        return "".join([piece async for piece in pieces])
+
+
+WAYS: dict[str, Callable[..., Any]] = {
+    "sync": lambda **options: run(piecewise, **options),
+    "sync, outside of a run": lambda **options: piecewise(**options),
+    "sync, on a worker": lambda **options: start(piecewise, **options).result(),
+    "sync, in a fan-out": lambda **options: run(lambda: pmap(lambda _: piecewise(**options), [1])[0]),
+    "async": lambda **options: run(apiecewise, **options),
+    "async, in the background": lambda **options: start(apiecewise, **options).result(),
+}
+EACH_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+@pytest.mark.usefixtures("no_waits")
+@EACH_PROVIDER
+@EACH_WAY
+def test_the_opening_of_a_stream_is_tried_again(background: str, kind: Any, way: Any) -> None:
+    """As any call is: so often, with the waits that a server asks for, each attempt booked and told."""
+    seen: list[Event] = []
+    configure(observers=[seen.append])
+    provider = scripted(evolve(LATER, retry_after=0.002), LATER, "some tea", kind=kind)
+    assert way() == "some tea"
+    assert [(e.attempt, e.wait) for e in seen if isinstance(e, ModelRetried)] == [(1, 0.002), (2, 0.0)]
+    calls = [e.record for e in seen if isinstance(e, ModelCalled)]
+    assert [(c.attempt, c.ok, c.usage.total_tokens > 0) for c in calls] == [
+        (1, False, False),
+        (2, False, False),
+        (3, True, True),
+    ]
+    assert flowlet.usage().calls == len(provider.requests) == 3
+
+
+@pytest.mark.usefixtures("no_waits")
+@EACH_WAY
+def test_a_stream_is_opened_no_more_often_than_it_may_be(background: str, way: Any) -> None:
+    """Then the last error comes; one that no repetition can mend comes at once."""
+    for faults, attempts, asked in (([LATER] * 5, 3, 3), ([LATER] * 5, 1, 1), (FINAL[:1], 3, 1)):
+        provider = scripted(*faults)
+        with pytest.raises(ProviderError) as caught:
+            way(attempts=attempts)
+        assert caught.value is faults[0]
+        assert len(provider.requests) == asked
+
+
+class Flaky(SyncStreaming, AsyncStreaming):
+    """Breaks off before its first text, until it was opened often enough."""
+
+    def __init__(self, fault: Exception, opened: int) -> None:
+        super().__init__("tea", END)
+        self.fault = fault
+        self.left = opened - 1
+
+    def _deltas(self) -> Iterator[Delta]:
+        yield Delta(usage=USAGE)
+        self.left -= 1
+        if self.left >= 0:
+            raise self.fault
+        yield from super()._deltas()
+
+
+@pytest.mark.usefixtures("no_waits")
+@EACH_WAY
+def test_a_stream_that_breaks_off_before_its_first_text_is_tried_again(background: str, way: Any) -> None:
+    """The caller has seen nothing of it; each is closed, and what it told to have used is booked."""
+    provider = Flaky(failing("connection", retryable=True), 3)
+    register_provider("flaky", provider)
+    assert way(model="flaky:m") == "tea"
+    assert provider.closed == 3
+    usage = flowlet.usage()
+    assert (usage.calls, usage.failed, usage.total_tokens) == (3, 2, 30)
+    assert not process.of(_attempts.InFlight).calls
+
+
+@pytest.mark.parametrize("fn", [piecewise, apiecewise])
+@pytest.mark.parametrize("how", ["cancelled", "timeout"])
+def test_the_wait_before_a_stream_is_opened_again_ends_with_the_run(
+    background: str, fn: Any, how: str, heard: Heard
+) -> None:
+    """By a cancellation or a deadline, whatever wait the server asked for."""
+    provider = scripted(evolve(LATER, retry_after=LATE * 9), "tea")
+    handle = start(with_options(fn, timeout=0.2 if how == "timeout" else None))
+    heard.wait(ModelRetried)
+    if how == "cancelled":
+        handle.cancel()
+    with pytest.raises(RunCancelled if how == "cancelled" else TimeoutError):
+        handle.result(timeout=LATE)
+    assert len(provider.requests) == handle.metrics.usage.calls == 1
+
+
+@pytest.mark.usefixtures("no_waits")
+@EACH_WAY
+def test_each_opening_of_a_stream_needs_its_share_of_the_budget(background: str, way: Any) -> None:
+    """What is used up is not asked for again."""
+    provider = scripted(LATER, LATER, "tea")
+    configure(budget=Budgets(process=Budget(calls=2)))
+    with pytest.raises(BudgetExceeded):
+        way()
+    assert len(provider.requests) == 2
 
 
 # --- usage ---------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from __future__ import annotations
 import inspect
 import time
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from functools import cache, partial
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from attrs import evolve
@@ -32,8 +32,10 @@ from ._failures import awaited
 from ._guarding import aguarded, guarded
 from ._loops import current_port, in_ipython, running_loop
 from ._middleware import athrough, through
-from ._retry import aretry, retry
+from ._retry import Raised, aretry, retry
 from ._threads import here_busy
+
+T = TypeVar("T")
 
 OVERDUE = 0.5
 """Seconds beyond a request's timeout after which the engine ends a provider's call itself."""
@@ -84,6 +86,11 @@ def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
         attempts.check()
         return completion
 
+    return retried(attempts, attempt)
+
+
+def retried(attempts: Attempts, attempt: Callable[[int], T]) -> T:
+    """Make *attempt* until it succeeds, its error is final, or none is left."""
     if attempts.target.attempts == 1:
         return attempt(1)
     return retry(attempts.policy(), attempt, partial(pause, attempts.frame.scope))
@@ -211,10 +218,15 @@ async def _awith_retries(attempts: Attempts, call: ModelCall) -> Completion:
         async with one.hold.ataken():
             return await _answer(one)
 
+    return await aretried(attempts, attempt)
+
+
+async def aretried(attempts: Attempts, attempt: Callable[[int], Awaitable[T]]) -> T:
+    """Await *attempt* until it succeeds, its error is final, or none is left."""
     if attempts.target.attempts == 1:
         return await attempt(1)
     answer = await aretry(attempts.policy(), attempt, anyio.sleep)
-    assert isinstance(answer, Completion)
+    assert not isinstance(answer, Raised)
     return answer
 
 

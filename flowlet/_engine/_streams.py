@@ -1,15 +1,17 @@
 """Answers piece by piece. A provider of the other colour, or middleware, makes it one piece.
 
-A stream is the caller's: it is closed when the caller leaves, and what it used is booked as far as
-the provider told by then.
+Until its first text it is tried again as any call is, after that never. Then it is the caller's: it is closed
+when the caller leaves, and what it used is booked as far as the provider told by then.
 """
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from itertools import chain, islice
+from typing import Any
 
 from attrs import evolve
 
@@ -21,7 +23,7 @@ from ._attempts import Attempt, Attempts, InFlight, Target, shown
 from ._bridge import in_body
 from ._guarding import aguarded, guarded
 from ._loops import in_ipython, running_loop
-from ._models import acomplete, async_method, complete, opening, ready, sync_method
+from ._models import acomplete, aretried, async_method, complete, opening, ready, retried, sync_method
 from ._threads import here_busy
 
 
@@ -143,9 +145,22 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
     if known is not None:
         yield iter((out.restored(known).text,))
         return
-    one = attempts.attempt(out.request, memo=memo)
-    with here_busy(), one.hold.taken(attempts.frame.scope):
-        one.hold.begin()
+
+    def opened(number: int) -> Iterator[str]:
+        return stack.enter_context(_opened(attempts.attempt(out.request, number, memo), method))
+
+    with ExitStack() as stack:
+        yield out.pieces(retried(attempts, opened))
+
+
+@contextmanager
+def _opened(one: Attempt, method: Callable[..., Any]) -> Generator[Iterator[str]]:
+    """Make one attempt, and give its texts when the first of them has come."""
+    attempts, target = one.place, one.place.target
+    with here_busy():
+        attempts.check()
+        with one.hold.taken(attempts.frame.scope):
+            one.hold.begin()
     total = _Sum(one)
     try:
         with process.of(InFlight).during(one), ExitStack() as stack:
@@ -153,8 +168,10 @@ def stream(target: Target, request: Request) -> Generator[Iterator[str]]:
                 if hasattr(target.provider, "open"):
                     opening().open_provider(target.name, target.provider)
                 deltas = stack.enter_context(method(one.request))
+            texts = _texts(deltas, total, attempts)
+            first = list(islice(texts, 1))
             try:
-                yield out.pieces(_texts(deltas, total, attempts))
+                yield chain(first, texts)
             except BaseException as exc:
                 total.left_with = exc
                 raise
@@ -206,18 +223,32 @@ async def astream(target: Target, request: Request) -> AsyncGenerator[AsyncItera
     if known is not None:
         yield _One(out.restored(known).text)
         return
-    one = attempts.attempt(out.request, memo=memo)
+
+    async def opened(number: int) -> AsyncIterator[str]:
+        one = attempts.attempt(out.request, number, memo)
+        return await stack.enter_async_context(_aopened(one, method))
+
+    async with AsyncExitStack() as stack:
+        yield out.apieces(await aretried(attempts, opened))
+
+
+@asynccontextmanager
+async def _aopened(one: Attempt, method: Callable[..., Any]) -> AsyncGenerator[AsyncIterator[str]]:
+    """Make one attempt, and give its texts when the first of them has come."""
+    attempts, target = one.place, one.place.target
+    attempts.check()
     async with one.hold.ataken():
         one.hold.begin()
     total = _Sum(one)
     try:
         if hasattr(target.provider, "open"):
             await opening().aopen_provider(target.name, target.provider)
-        opened: AbstractAsyncContextManager[AsyncIterator[Delta]] = method(one.request)  # type: ignore[assignment]
         with process.of(InFlight).during(one):
-            async with opened as deltas:
+            async with method(one.request) as deltas:
+                texts = _Texts(deltas, total, attempts)
+                await texts.begin()
                 try:
-                    yield out.apieces(_Texts(deltas, total, attempts))
+                    yield texts
                 except BaseException as exc:
                     total.left_with = exc
                     raise
@@ -252,11 +283,19 @@ class _Texts:
         self._deltas = deltas
         self._total = total
         self._attempts = attempts
+        self._first: str | None = None
+
+    async def begin(self) -> None:
+        """Wait for the first text."""
+        self._first = await anext(self, None)
 
     def __aiter__(self) -> _Texts:
         return self
 
     async def __anext__(self) -> str:
+        first, self._first = self._first, None
+        if first is not None:
+            return first
         try:
             return await self._next()
         except StopAsyncIteration:
