@@ -17,7 +17,7 @@ from attrs import frozen
 
 from ._arguments import read_back
 from ._codec import from_json
-from ._engine._writer import Journals
+from ._engine._writer import Journals, Writer
 from ._rewound import Rewound, undone
 from ._signature import signature_of
 from ._target import Unloadable, find, function_in
@@ -133,6 +133,11 @@ def _some(store: Journal) -> str:
 
 
 def _store(journal: str | PathLike[str] | Journal | None) -> Journal:
+    """The journal, with all that was posted; whatever goes wrong in it is a JournalError."""
+    return _writer(journal).sound
+
+
+def _writer(journal: str | PathLike[str] | Journal | None) -> Writer:
     where = process.settings.journal if journal is None else journal
     if where is None:
         raise ConfigError(
@@ -141,7 +146,7 @@ def _store(journal: str | PathLike[str] | Journal | None) -> Journal:
         )
     writer = process.of(Journals).of(where)
     writer.settle()
-    return writer.journal
+    return writer
 
 
 # --- resuming ------------------------------------------------------------------------------------
@@ -162,7 +167,7 @@ def resumable(
     found = recorded(run_id, journal)
     info = json.loads(found.entries[0].info)
     fn = _workflow(run_id, info) if fn is None else fn
-    options: dict[str, Any] = {"run_id": run_id, "journal": _store(journal)}
+    options: dict[str, Any] = {"run_id": run_id, "journal": _writer(journal).journal}
     options |= {name: info[name] for name in ("model", "backend", "tags", "correlation_id") if info[name]}
     if changed_code is not None:
         options["changed_code"] = changed_code
@@ -270,7 +275,7 @@ def rewind(run_id: str, step: str, journal: str | PathLike[str] | Journal | None
 
 def rewound(run_id: str, step: str, journal: str | PathLike[str] | Journal | None) -> Journal:
     """The journal as :func:`rewind` would leave it; that is written when something of the run is made again."""
-    return Rewound(_store(journal), run_id, step)
+    return Rewound(_writer(journal).journal, run_id, step)
 
 
 @contextmanager

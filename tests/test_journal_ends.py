@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -27,6 +27,7 @@ from flowlet import (
     apmap,
     arun,
     configure,
+    forget_runs,
     last_run,
     load_workflow,
     pmap,
@@ -34,6 +35,7 @@ from flowlet import (
     recorded_runs,
     register_provider,
     resume,
+    rewind,
     run,
     start,
     step,
@@ -45,7 +47,7 @@ from flowlet.display._report import page_of
 from flowlet.display._text import text_of
 from flowlet.display._view import view_of
 from flowlet.entries import Entry
-from flowlet.events import BodyDiverged
+from flowlet.events import BodyDiverged, PluginFailed
 from flowlet.journals import MemoryJournal, SQLiteJournal
 from flowlet.testing import MockProvider
 from rig import CancelAt, Heard, Trap, until
@@ -476,15 +478,102 @@ def test_a_kept_method_does_not_keep_its_object_alive(journal: MemoryJournal) ->
     assert gone() is None
 
 
-def test_a_store_of_another_that_fails_as_it_likes_is_a_journal_error() -> None:
+class Broken(MemoryJournal):
+    """A store whose methods fail that are named *broken*, in a way of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = ""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return (
+            partial(fail, name) if not name.startswith("_") and name == self.__dict__.get("broken") else found
+        )
+
+
+def fail(name: str, *args: object) -> None:
+    raise ZeroDivisionError(f"in {name}")
+
+
+@pytest.mark.parametrize("body", ["def", "async def"])
+@pytest.mark.parametrize(
+    ("name", "then"),
+    [
+        ("append", "; then resume run 'r'"),
+        ("read", "; then resume run 'r'"),
+        ("claim", "; then resume run 'r'"),
+        ("run", ""),
+    ],
+)
+def test_a_store_of_another_that_fails_as_it_likes_is_a_journal_error(
+    name: str, then: str, body: str, backend: str
+) -> None:
+    """It is no outcome of the run, which can be resumed."""
+    store = Broken()
+    kind, result = {"def": (in_order, 3), "async def": (three, 5)}[body]
+    failing.add("add 2" if body == "def" else "double 2")
+    with pytest.raises(ValueError, match=failing.copy().pop()):
+        run(kept(kind, store, backend=backend), 1)
+    failing.clear()
+    store.broken = name
+    with pytest.raises(
+        JournalError, match=f"the journal failed: ZeroDivisionError: in {name}{then}$"
+    ) as caught:
+        run(kept(kind, store, backend=backend), 1)
+    assert isinstance(caught.value.__cause__, JournalError | ZeroDivisionError)
+    store.broken = ""
+    found = recorded("r", store).run
+    assert (found.state, found.owner) == ("failed", None)
+    assert run(kept(kind, store, backend=backend), 1) == result
+
+
+@pytest.mark.parametrize("body", ["def", "async def"])
+def test_a_store_that_does_not_take_a_run_back_loses_no_result(body: str, backend: str, heard: Heard) -> None:
+    """That is told."""
+    store = Broken()
+    store.broken = "release"
+    kind, result = {"def": (in_order, 3), "async def": (three, 5)}[body]
+    for _ in range(2):
+        assert run(kept(kind, store, backend=backend), 1) == result
+    (event,) = heard.of(PluginFailed)
+    assert event.run.id == "r"
+    assert event.error == "the journal failed: ZeroDivisionError: in release"
+
+
+def test_whatever_asks_a_store_of_another_is_told_of_a_journal_error() -> None:
     """Its exception is the cause."""
+    store = Broken()
+    run(kept(in_order, store), 1)
+    asks: dict[str, list[Callable[[], object]]] = {
+        "runs": [lambda: recorded_runs(store), lambda: recorded("nope", store)],
+        "run": [lambda: recorded("r", store), lambda: resume("r", in_order, journal=store)],
+        "read": [lambda: recorded("r", store), lambda: rewind("r", "add", store)],
+        "claim": [lambda: rewind("r", "add", store), lambda: forget_runs(["r"], store)],
+        "append": [lambda: rewind("r", "add", store)],
+        "forget": [lambda: forget_runs(["r"], store)],
+        "expire": [lambda: forget_runs([], store)],
+    }
+    for store.broken, calls in asks.items():
+        for call in calls:
+            with pytest.raises(
+                JournalError, match=f"the journal failed: ZeroDivisionError: in {store.broken}"
+            ) as caught:
+                call()
+            assert isinstance(caught.value.__cause__, ZeroDivisionError | JournalError)
 
-    class Broken(MemoryJournal):
-        def append(self, entries: Sequence[Entry], /) -> None:
-            raise ZeroDivisionError("of the store")
 
-    with pytest.raises(JournalError, match="the journal failed: ZeroDivisionError: of the store"):
-        run(kept(in_order, Broken()), 1)
+def test_a_store_whose_methods_are_async_is_told() -> None:
+    """Nothing would be written otherwise."""
+
+    class Async(MemoryJournal):
+        async def append(self, entries: Sequence[Entry], /) -> None:  # type: ignore[override]
+            super().append(entries)
+
+    with pytest.raises(
+        JournalError, match="its 'append' is async; a journal has plain functions; then start it again"
+    ):
+        run(kept(in_order, Async()), 1)
 
 
 def test_a_damaged_run_takes_no_other_with_it(backend: str) -> None:

@@ -232,7 +232,7 @@ def _begun(run: RunRecord, memo: Memo) -> Found | None:
             found = memo.taken(own[1], run) if own[1].state == "completed" else None
             if found is not None:
                 return found
-    session.write(memo.opening())
+    session.begin(memo.opening())
     return None
 
 

@@ -19,7 +19,7 @@ from .._forks import this_process
 from .._scope import Scope, guard
 from ..entries import ChangedCode, Entry
 from ..errors import JournalError, RunStopped
-from ..events import BodyDiverged, CodeChanged
+from ..events import BodyDiverged, CodeChanged, PluginFailed
 from ..settings import process
 from ._loops import current_port
 from ._writer import Wish, Writer
@@ -48,6 +48,9 @@ class Session:
         self._scope: Scope = run.scope
         self._writer = writer
         self.journal = writer.journal
+        self._sound = writer.sound
+        self._info = run.info
+        self._recorded: bool | None = None
         self.forget()
         self._phase: Literal["new", "open", "closed"] = "new"
         self._process = this_process()
@@ -70,8 +73,9 @@ class Session:
         Raises:
             JournalError: the journal can't be read.
         """
-        with _before_it_began():
-            entries = self.journal.read(self.run_id)
+        with self._advising():
+            entries = self._sound.read(self.run_id)
+        self._recorded = bool(entries)
         self._known = known = {entry.key: entry for entry in entries}
         opened = {entry.key for entry in entries if entry.state == "pending" and entry.key != OWN}
         self._anew = {key for key in opened if known[key].state != "completed"}
@@ -84,8 +88,9 @@ class Session:
         Raises:
             JournalError: the journal can't be read.
         """
-        with _before_it_began():
-            run = self.journal.run(self.run_id)
+        with self._advising():
+            run = self._sound.run(self.run_id)
+        self._recorded = run is not None
         return None if run is None or run.state != "completed" else self.recorded()
 
     def open(self) -> tuple[Entry, Entry] | None:
@@ -96,8 +101,8 @@ class Session:
             RunStopped: the run has ended meanwhile.
         """
         self._writer.settle()
-        with _before_it_began():
-            owner = self.journal.claim(self.run_id)
+        with self._advising():
+            owner = self._sound.claim(self.run_id)
         if owner is not None:
             raise JournalError(
                 f"run {self.run_id!r} is being executed by {owner}; when that has ended, its result can be "
@@ -107,7 +112,7 @@ class Session:
             ended = self._phase == "closed"
             self._phase = "closed" if ended else "open"
         if ended:
-            self.journal.release(self.run_id)
+            self._give_back()
             raise RunStopped(self.run_id, "over")
         own = self.recorded()
         self.resumed = own is not None
@@ -138,7 +143,7 @@ class Session:
             if self._restored is not None:
                 with suppress(JournalError):
                     self._writer.wait(self._restored)
-            self.journal.release(self.run_id)
+            self._give_back()
 
     def leave(self, last: Entry | None = None, wake: Callable[[], object] = _nothing) -> bool:
         """Give the run back, soon, after a *last* entry; from here on nothing else is written.
@@ -148,7 +153,7 @@ class Session:
         with guard:
             was_open, self._phase = self.is_open, "closed"
             if was_open:
-                self._writer.post(last, wake, partial(self.journal.release, self.run_id))
+                self._writer.post(last, wake, self._give_back)
         if was_open:
             self._writer.ask()
         return was_open
@@ -200,6 +205,16 @@ class Session:
 
     # --- entries ---
 
+    def begin(self, opening: Entry) -> None:
+        """Write that the run has begun.
+
+        Raises:
+            JournalError: it could not be written; the run is suspended.
+            RunStopped: the run is over.
+        """
+        self.write(opening)
+        self._recorded = True
+
     def write(self, entry: Entry) -> None:
         """Write *entry* in this thread.
 
@@ -213,7 +228,7 @@ class Session:
         try:
             self._writer.wait(wish)
         except JournalError as exc:
-            raise self._suspended(exc, entry) from exc
+            raise self._suspended(exc) from exc
 
     async def awrite(self, entry: Entry) -> None:
         """Write *entry* while the loop goes on.
@@ -229,7 +244,7 @@ class Session:
         try:
             await self._writer.await_(wish, waiter)
         except JournalError as exc:
-            raise self._suspended(exc, entry) from exc
+            raise self._suspended(exc) from exc
 
     def add_late(self, entry: Entry) -> None:
         """Write the *entry* of a call that ended when the run was over, soon, where nobody has gone on with it."""
@@ -238,14 +253,21 @@ class Session:
             self._writer.ask()
 
     def _add(self, entry: Entry) -> None:
-        if self.journal.claim(self.run_id) is not None:
+        if self._sound.claim(self.run_id) is not None:
             return  # who has the run makes the call anew
         try:
-            known = self.journal.read(self.run_id)
+            known = self._sound.read(self.run_id)
             if known and all(one.key != entry.key for one in known):
-                self.journal.append([entry])
+                self._sound.append([entry])
         finally:
-            self.journal.release(self.run_id)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Release the run. Where that fails, what the run has come to is known all the same."""
+        try:
+            self._sound.release(self.run_id)
+        except JournalError as exc:
+            process.notice(PluginFailed(self._info, time.time(), "the release of a run", exc.message))
 
     def check(self) -> None:
         """Go on, unless the run is suspended: what a body made of the fault is no outcome.
@@ -261,12 +283,25 @@ class Session:
             raise RunStopped(self.run_id, "over")
         self.check()
 
-    def _suspended(self, exc: JournalError, entry: Entry) -> JournalError:
-        """Suspend the run, as *entry* could not be written; give the error that says what to do then."""
-        begins = entry.key == OWN and entry.state == "running" and not self.resumed
-        fault = _with_advice(exc, "start it again" if begins else f"resume run {self.run_id!r}")
+    def _suspended(self, exc: JournalError) -> JournalError:
+        """Suspend the run, as an entry could not be written."""
+        fault = self._advised(exc)
         self.suspend(fault)
         return fault
+
+    @contextmanager
+    def _advising(self) -> Generator[None]:
+        try:
+            yield
+        except JournalError as exc:
+            raise self._advised(exc) from exc
+
+    def _advised(self, exc: JournalError) -> JournalError:
+        """Say what to do with the run when the fault is mended, where that is known."""
+        if self._recorded is None:
+            return JournalError(exc.message)
+        then = f"resume run {self.run_id!r}" if self._recorded else "start it again"
+        return JournalError(f"{exc.message}; then {then}")
 
     def refuse(self, fault: JournalError) -> None:
         """Suspend the run, which is told to stand as it did: this code can't go on with what is recorded."""
@@ -281,15 +316,3 @@ class Session:
         if self.fault is None:
             self.fault = fault
         self._scope.stop("failed")
-
-
-@contextmanager
-def _before_it_began() -> Generator[None]:
-    try:
-        yield
-    except JournalError as exc:
-        raise _with_advice(exc, "start it again") from exc
-
-
-def _with_advice(exc: JournalError, then: str) -> JournalError:
-    return JournalError(f"{exc.message}; then {then}")

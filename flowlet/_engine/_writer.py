@@ -6,8 +6,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from types import CoroutineType
+from typing import Any, cast
 
 from .._raised import describe
 from ..entries import Entry
@@ -55,11 +58,35 @@ def _nobody() -> None:
     return
 
 
+class Sound:
+    """A journal, which may be anybody's, so that whatever goes wrong in it is a :class:`JournalError`."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(_asked, self._journal, name)
+
+
+def _asked(journal: Journal, name: str, *args: object) -> Any:
+    try:
+        found = getattr(journal, name)(*args)
+    except JournalError:
+        raise
+    except Exception as exc:
+        raise JournalError(f"the journal failed: {describe(exc)}") from exc
+    if type(found) is CoroutineType:
+        found.close()
+        raise JournalError(f"the journal failed: its {name!r} is async; a journal has plain functions")
+    return found
+
+
 class Writer:
     """The way into one journal. A thread writes itself; for tasks the writer's own thread does."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
+        self.sound = cast("Journal", Sound(journal))
         self._wishes: deque[Wish] = deque()
         self._writing = threading.RLock()
         self._starting = threading.Lock()
@@ -121,7 +148,7 @@ class Writer:
     def _append(self, entries: Sequence[Entry]) -> Mapping[str, JournalError | None]:
         """Append *entries*; tell what went wrong with which run. A run that is damaged takes no other with it."""
         began = time.monotonic()
-        error = _tried(self.journal.append, entries)
+        error = _tried(self.sound.append, entries)
         if error is None:
             return _NONE
         runs = {entry.run_id: list[Entry]() for entry in entries}
@@ -129,7 +156,7 @@ class Writer:
             return dict.fromkeys(runs, error)
         for entry in entries:
             runs[entry.run_id].append(entry)
-        return {run_id: _tried(self.journal.append, own) for run_id, own in runs.items()}
+        return {run_id: _tried(self.sound.append, own) for run_id, own in runs.items()}
 
     def ask(self) -> None:
         """Let the writer's own thread do what was posted; where there can be none, this one does."""
@@ -151,15 +178,11 @@ class Writer:
 
 
 def _tried(call: Callable[..., object], *args: object) -> JournalError | None:
-    """Call a journal, and give its error as a value."""
+    """Call a journal, and give its error as a value, for all who wait."""
     try:
         call(*args)
     except JournalError as exc:
         return exc
-    except Exception as exc:  # noqa: BLE001 -- a journal of somebody else's; handed on to all who wait
-        error = JournalError(f"the journal failed: {describe(exc)}")
-        error.__cause__ = exc
-        return error
     return None
 
 
