@@ -14,6 +14,7 @@ from attrs import frozen
 __all__ = ["Names", "names_of", "text_of"]
 
 _LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+_ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _STORES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF"})
 _JUMPS = frozenset({*dis.hasjrel, *dis.hasjabs})
 
@@ -96,7 +97,7 @@ def _const(value: object) -> str:
 
 @frozen(eq=False)
 class Names:
-    """The names that a code looks up in its module, in their order, and those from outside that it binds anew itself."""
+    """What a code looks up in its module, in order (``parts.one``, too), and the names from outside that it binds anew."""
 
     loaded: tuple[str, ...]
     stored: frozenset[str]
@@ -105,16 +106,24 @@ class Names:
 @lru_cache(maxsize=4096)
 def names_of(code: CodeType) -> Names:
     """The names that *code* takes from outside. What it binds anew is a state, and not looked up."""
-    loaded, stored = set[str](), set[str]()
+    loaded, stored, path = set[str](), set[str](), ""
     for instruction in dis.get_instructions(code):
-        if instruction.opname in _LOADS:
-            loaded.add(instruction.argval)
-        elif instruction.opname in _STORES:
+        if instruction.opname in _STORES:
             stored.add(instruction.argval)
+        elif instruction.opname in _LOADS:
+            path = instruction.argval
+        elif path and instruction.opname in _ATTRIBUTES:
+            path = f"{path}.{instruction.argval}"
+        elif instruction.opname != "EXTENDED_ARG":
+            path = ""
+        if path:
+            loaded.add(path)
     for const in code.co_consts:
         if isinstance(const, CodeType):
             inner = names_of(const)
             loaded |= set(inner.loaded)
             stored |= inner.stored
     stored -= set(code.co_cellvars)  # its own
-    return Names(tuple(sorted(loaded - stored)), frozenset(stored))
+    return Names(
+        tuple(path for path in sorted(loaded) if path.partition(".")[0] not in stored), frozenset(stored)
+    )

@@ -22,8 +22,8 @@ __all__ = ["CODE_ATTRIBUTE", "module_name", "told"]
 CODE_ATTRIBUTE = "__flowlet_code__"
 """On what is made of data (a prompt, an ``LLM``): the text that stands for its code, or the function whose code it executes."""
 
-Functions = Callable[[Callable[..., object]], str]
-"""Tells the code of a function."""
+Functions = Callable[[Callable[..., object]], str | None]
+"""Tells the code of a function; None for one that has no part."""
 
 _PLAIN: dict[type, Callable[[Any], str]] = {
     **dict.fromkeys((type(None), type(...), bool, float, complex, str, bytes, range, timedelta), repr),

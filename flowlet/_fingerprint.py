@@ -36,9 +36,10 @@ def digest(*parts: str) -> str:
 def fingerprint(fn: Function) -> str:
     """Tell the code of *fn* from any other, by the bytecode that Python made of it and what it takes from outside.
 
-    That is: the constants of its module that it names, what it takes from the functions around it, and the
-    function that a decorator has wrapped. Comments, layout and docstrings have no part in it, and neither have
-    functions, classes and modules that it names, nor what may change, such as lists.
+    That is: the constants of its module that it names, the steps and workflows that it names there or in another
+    module, what it takes from the functions around it, and the function that a decorator has wrapped. Comments,
+    layout and docstrings have no part in it, and neither have plain functions, classes and modules that it names,
+    nor what may change, such as lists.
     """
     return _known(_bare(fn)).now().fingerprint
 
@@ -143,17 +144,27 @@ class _Reader:
         return digest(*text_of(code), "", *self._named(fn, code), "", *self._around(fn, code))
 
     def _named(self, fn: FunctionType, code: CodeType) -> list[str]:
-        """The constants of its module that *fn* names; None says as little as what may change."""
+        """The constants of its module that *fn* names, and steps; None says as little as what may change."""
         found: list[str] = []
-        for name in names_of(code).loaded:
-            value = fn.__globals__.get(name, _NOTHING)
-            if _is_followed(name, value):
-                self._names.append((fn.__globals__, name, value))
-                text = None if value is None else told(value)
+        for path in names_of(code).loaded:
+            names, name = _found(fn.__globals__, path)
+            value = names.get(name, _NOTHING)
+            if _is_step(value) or (name == path and _is_followed(name, value)):
+                self._names.append((names, name, value))
+                text = None if value is None else told(value, self._step)
                 if text is not None:
-                    self._constants.append(name)
-                    found += [name, text]
+                    self._constants.append(path)
+                    found += [path, text]
         return found
+
+    def _step(self, fn: Function) -> str | None:
+        """The code of a step that is named; what that takes from around it, it answers for itself."""
+        if not _is_step(fn):
+            return told(fn)
+        loose = len(self._loose)
+        code = self._function(fn)
+        del self._loose[loose:]
+        return code
 
     def _around(self, fn: FunctionType, code: CodeType) -> list[str]:
         """What *fn* takes from the functions around it, and the function that it wraps, with their defaults."""
@@ -179,6 +190,19 @@ class _Reader:
         return digest(
             self._function(fn), *(told(value) or "" for value in (*defaults, *sorted(named.items())))
         )
+
+
+def _found(names: Mapping[str, object], path: str) -> tuple[Mapping[str, object], str]:
+    """The names among which *path* ends, by way of modules, and its name there; none, where it leaves those."""
+    *modules, name = path.split(".")
+    for module in modules:
+        value = names.get(module)
+        names = vars(value) if issubclass(type(value), ModuleType) else {}  # a proxy may have no class yet
+    return names, name
+
+
+def _is_step(value: object) -> bool:
+    return type(value) is FunctionType and spec_of(value) is not None
 
 
 def _is_followed(name: str, value: object) -> bool:

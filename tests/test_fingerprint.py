@@ -206,6 +206,88 @@ def test_what_is_done_counts(one: str, other: str) -> None:
     assert fingerprint(compiled(one)) != fingerprint(compiled(other))
 
 
+MODULE = """
+from functools import partial
+from types import ModuleType
+from flowlet import step, workflow
+
+parts = ModuleType("parts")
+parts.inner = ModuleType("inner")
+
+@step
+def one(x): return x {how}
+
+@workflow
+def middle(x): return one(x)
+
+def around(client):
+    @step
+    def inner(x): return client, x {how}
+    return inner
+
+@step
+def odd(x): return x and even(x - 1)
+
+@step
+def even(x): return not x or odd(x {how})
+
+def plain(x): return x {how}
+
+parts.one = parts.inner.one = one
+parts.plain = plain
+parts.RATE = {{"a": 1, "b": 2}}
+BOTH, HALF, MADE = (one, 1), partial(one, 1), around([])
+
+def uses(x): return {body}
+"""
+
+
+def used(body: str, how: str = "+ 1") -> Any:
+    names: dict[str, Any] = {"__name__": "flows"}
+    exec(MODULE.format(body=body, how=how), names)
+    return names["uses"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "one(x)",
+        "middle(x)",
+        "[one(y) for y in x]",
+        "(lambda: one(x))()",
+        "BOTH[0](x)",
+        "HALF()",
+        "MADE(x)",
+        "odd(x)",
+        "parts.one(x)",
+        "parts.inner.one(x)",
+        "print(parts.one)",
+    ],
+)
+def test_steps_and_workflows_that_it_names_count(body: str) -> None:
+    """By their code, also by way of others and of modules, so that a change below is a change above."""
+    before = used(body)
+    assert fingerprint(before) == fingerprint(used(body)) != fingerprint(used(body, "+ 2"))
+    assert loose_of(before) == (), "what a step below takes from around it"
+
+
+@pytest.mark.parametrize(
+    "body", ["plain(x)", "parts.plain(x)", "parts.missing", "x.one", "parts.RATE.get", "missing.one"]
+)
+def test_plain_functions_that_it_names_do_not(body: str) -> None:
+    """Nor what else is found in another module."""
+    assert fingerprint(used(body)) == fingerprint(used(body, "+ 2"))
+
+
+def test_a_step_that_is_bound_anew_is_seen() -> None:
+    """In its module and in another."""
+    for body in ("one(x)", "parts.one(x)"):
+        function = used(body)
+        before, names = fingerprint(function), function.__globals__
+        names["one"] = names["parts"].one = used(body, "+ 2").__globals__["one"]
+        assert fingerprint(function) != before
+
+
 def test_a_state_that_it_changes_itself_has_no_part() -> None:
     """A counter, say; the code of who else changes it can't be known."""
     count, seen = 0, 0

@@ -731,6 +731,47 @@ def bodies(returns: Any, backend: str, more: int = 0) -> tuple[Any, Any]:
     return child, with_options(body, backend=backend)
 
 
+BELOW = """
+from flowlet import step, workflow
+
+@step
+def below(x: int) -> int:
+    return x + {more}
+
+@{kind}
+def above(x: int) -> int:
+    return below(x)
+
+@workflow
+def body(x: int) -> int:
+    found = above(x)
+    end()
+    return found
+"""
+
+
+@pytest.mark.parametrize("kind", ["step", "workflow"])
+@pytest.mark.parametrize(("policy", "result"), [("reuse", 2), ("rerun", 3)])
+def test_a_changed_step_below_a_finished_call_is_changed_code(
+    kind: str, policy: ChangedCode, result: int, journal: MemoryJournal
+) -> None:
+    """Though the code of that call is the same: no result of old code is taken silently."""
+
+    def made(more: int) -> Any:
+        names: dict[str, Any] = {"__name__": __name__, "end": lambda: steps.enter("end")}
+        exec(BELOW.format(kind=kind, more=more), names)
+        return names["body"]
+
+    steps.failing.add("end")
+    with pytest.raises(ValueError, match="end"):
+        run(kept(made(1), journal), 1)
+    steps.failing.clear()
+    told = rf"the code of {kind} 'above', or what it takes from outside \(below\), has changed"
+    with pytest.raises(JournalError, match=told):
+        resume("r", made(2), journal=journal)
+    assert resume("r", made(2), journal=journal, changed_code=policy) == result
+
+
 @pytest.mark.parametrize(("policy", "result"), [("reuse", 4), ("rerun", 6)])
 def test_the_changed_body_of_a_finished_child_is_changed_code(
     policy: ChangedCode, result: int, journal: MemoryJournal, backend: str, heard: Heard
@@ -743,7 +784,7 @@ def test_the_changed_body_of_a_finished_child_is_changed_code(
     changed = bodies(int, backend, more=2)[1]
     with pytest.raises(
         JournalError,
-        match=r"the code of workflow 'child', or what it takes from outside \(more\), has changed",
+        match=r"the code of workflow 'child', or what it takes from outside \(add, more\), has changed",
     ):
         resume("r", changed, journal=journal)
     assert heard.of(CodeChanged, step="child", kind="workflow", policy="error")
@@ -824,6 +865,40 @@ def test_the_same_step_with_other_arguments_is_told_as_that(
     steps.failing.clear()
     assert resume("r", made(1), journal=journal, changed_code="rerun") == 3
     assert "expected add, found add with other arguments" in caplog.text
+
+
+def test_what_was_made_again_is_expected_no_more(journal: MemoryJournal, heard: Heard) -> None:
+    """Once is told that other code gave another way; to go on in it is no news."""
+
+    def made(more: int) -> Any:
+        first = step(name="first")(lambda x: x + more)
+
+        @workflow(name="body")
+        def body(x: int) -> int:
+            found = add(add(first(x)))
+            steps.enter("end")
+            return last(found)
+
+        return body
+
+    @step(name="last")
+    def last(x: int) -> int:
+        steps.enter("last")
+        return x
+
+    for failing, resuming in [
+        ("end", lambda: run(kept(made(0), journal), 1)),
+        ("last", lambda: resume("r", made(1), journal=journal, changed_code="rerun")),
+        ("last", lambda: resume("r", made(1), journal=journal)),
+    ]:
+        steps.failing = {failing}
+        with pytest.raises(ValueError, match=failing):
+            resuming()
+    (told,) = heard.of(BodyDiverged)
+    assert told.expected == ("add",)
+    steps.failing.clear()
+    assert resume("r", made(1), journal=journal) == 4
+    assert len(heard.of(BodyDiverged)) == 1
 
 
 # --- faults --------------------------------------------------------------------------------------
