@@ -7,7 +7,7 @@ the way of names and arguments that leads to the call, and which of several equa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -79,6 +79,7 @@ class Session:
         self._known = known = {entry.key: entry for entry in entries}
         opened = {entry.key for entry in entries if entry.state == "pending" and entry.key != OWN}
         self._anew = {key for key in opened if known[key].state != "completed"}
+        self._unused = _way_of(entries)
         own = [entry for entry in entries if entry.key == OWN]
         return (own[0], own[-1]) if own else None
 
@@ -117,9 +118,6 @@ class Session:
         own = self.recorded()
         self.resumed = own is not None
         self._before = own[1] if own is not None and own[1].state != "running" else None
-        for entry in self._known.values():
-            if entry.state == "completed" and entry.kind != "call" and entry.key != OWN:
-                self._unused.setdefault(entry.parent, {})[entry.key] = entry.name
         return own
 
     def is_anew(self, key: str, slot: str) -> bool:
@@ -316,3 +314,19 @@ class Session:
         if self.fault is None:
             self.fault = fault
         self._scope.stop("failed")
+
+
+def _way_of(entries: Sequence[Entry]) -> dict[str, dict[str, str]]:
+    """The names of the calls in each body, by their keys, of the way that it took last.
+
+    A call that was made again leaves out all that came after it before: it may have been made of what that gave.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        calls = found.setdefault(entry.parent, {})
+        if entry.key in calls:
+            while calls.popitem()[0] != entry.key:
+                pass
+        if entry.state == "completed" and entry.kind != "call" and entry.key != OWN:
+            calls[entry.key] = entry.name
+    return found
