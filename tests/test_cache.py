@@ -233,6 +233,45 @@ def test_a_function_gives_the_key() -> None:
     assert ran == [1]
 
 
+def test_a_key_gets_the_arguments_that_it_names() -> None:
+    """With their defaults, however the call passes them, and also when they come back from a journal."""
+
+    @step(cache=lambda b, a, of="own", **rest: [a, b, of, rest])
+    def adds(a: int, /, b: int = 2, *more: int, c: int = 3) -> int:
+        ran.append(1)
+        return a + b
+
+    @step(cache=lambda a, /, c: [a, c])
+    def takes(a: int, b: int = 2, c: int = 3) -> int:
+        ran.append(2)
+        return a + b
+
+    @workflow
+    def body() -> list[int]:
+        return [adds(1), adds(1, 2), adds(1, b=2, c=3), takes(1), takes(c=3, b=5, a=1)]
+
+    for journal in (None, MemoryJournal()):
+        assert run(with_options(body, journal=journal)) == [3, 3, 3, 3, 3]
+        assert (
+            run(with_options(adds, journal=journal), 1) == run(with_options(takes, journal=journal), 1) == 3
+        )
+    assert ran == [1, 2, 1, 2], "once for each place where results lie"
+
+
+@pytest.mark.parametrize("key", [lambda word: word, lambda *text: text, lambda text, *, size: text])
+def test_a_key_of_something_else_is_refused(key: Any) -> None:
+    """Whose parameters are none of the step; the error tells those that are."""
+
+    @step(cache=key)
+    def shout(text: str, mark: str = "!") -> str:
+        return text + mark
+
+    with pytest.raises(
+        DefinitionError, match=r"step shout\(text, mark=…\): its cache key takes .*lambda text, mark:"
+    ):
+        run(shout, "tea")
+
+
 def test_other_code_is_another_result() -> None:
     """A step of the same name is not taken for it."""
 

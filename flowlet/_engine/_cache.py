@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
 import time
@@ -13,13 +14,13 @@ from typing import Any
 
 from attrs import frozen
 
-from .._arguments import written
+from .._arguments import bound, written
 from .._codec import to_json
 from .._constants import module_name
 from .._fingerprint import digest, fingerprint, loose_of
 from .._raised import describe
 from .._scope import Scope
-from .._signature import signature_of
+from .._signature import Signature, signature_of
 from ..context import FullStepRecord, RunRecord, chosen
 from ..errors import DefinitionError, InputError
 from ..events import CacheFailed
@@ -29,6 +30,8 @@ from ..specs import Spec
 from ._memo import Found
 from ._texts import canonical, given_back, text_of, value_of
 from ._writer import Journals
+
+_P = inspect.Parameter
 
 
 class Flight:
@@ -166,6 +169,25 @@ def _asked(settings: Settings) -> str:
     return repr((sorted(settings.models.items()), settings.openai.base_url, servers))
 
 
+def _key(rule: Callable[..., object], signature: Signature, values: Mapping[str, Any]) -> object:
+    """What a key function makes of the arguments that it names, however the call passes them.
+
+    Raises:
+        DefinitionError: it takes something else.
+    """
+    taken = signature_of(rule, called=True).parameters
+    strange = [p.name for p in taken if p.kind is _P.VAR_POSITIONAL or (p.required and p.name not in values)]
+    if strange:
+        raise DefinitionError(
+            f"step {signature}: its cache key takes {', '.join(strange)}, but gets the arguments of the step by their "
+            f"names; write those that count: @step(cache=lambda {', '.join(values)}: ...)"
+        )
+    first = [values.get(p.name, p.default) for p in taken if p.kind is _P.POSITIONAL_ONLY]
+    if any(p.kind is _P.VAR_KEYWORD for p in taken):
+        return rule(*first, **values)
+    return rule(*first, **{p.name: values[p.name] for p in taken[len(first) :] if p.name in values})
+
+
 def slot_of(
     spec: Spec,
     fn: Callable[..., Any],
@@ -178,7 +200,8 @@ def slot_of(
 
     Raises:
         InputError: the arguments, or what the key function makes of them, can't be written.
-        DefinitionError: what it takes from the functions around it can't be told.
+        DefinitionError: what it takes from the functions around it can't be told, or its key function takes what
+            it does not.
     """
     rule = spec.step.cache
     if rule is False:
@@ -191,7 +214,10 @@ def slot_of(
         )
     signature = signature_of(fn, called=True)
     if callable(rule):
-        arguments = json.dumps(to_json(rule(*args, **kwargs), use="key"), sort_keys=True)
+        values = bound(signature, args, kwargs)
+        if values is None:
+            return None
+        arguments = json.dumps(to_json(_key(rule, signature, values), use="key"), sort_keys=True)
     else:
         data = written(signature, args, kwargs, exact=False)
         if data is None:
