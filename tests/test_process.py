@@ -20,10 +20,12 @@ from flowlet import (
     RunCancelled,
     arun,
     configure,
+    failure_of,
     pmap,
     run,
     runs,
     start,
+    step,
     with_options,
     workflow,
 )
@@ -1033,3 +1035,24 @@ def test_nothing_needs_what_only_posix_has(tmp_path: Path) -> None:
         [sys.executable, "-c", WITHOUT_POSIX], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (ran.stdout, ran.stderr) == ("[2, 4] [6]\n", "")
+
+
+@pytest.mark.parametrize(
+    "call", [lambda w: run(w), lambda w: start(w).result(), lambda w: run(with_options(w, timeout=9))]
+)
+def test_an_error_beside_exception_is_a_failure_of_its_step(call):
+    """As a test's own ``fail``; a Ctrl-C is none."""
+
+    class Odd(BaseException):
+        pass
+
+    @step
+    def odd():
+        raise Odd("tea")
+
+    with pytest.raises(Odd, match="tea") as caught:
+        call(workflow(lambda: odd()))
+    assert failure_of(caught.value).step == "odd"
+    assert caught.value.__notes__
+    metrics = runs()[0].metrics
+    assert (metrics.state, metrics.steps[0].state) == ("failed", "failed")
