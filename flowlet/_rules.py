@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from ._sections import Rule
+from .specs import is_journal
 
 __all__ = [
     "ADDRESS",
@@ -91,7 +92,7 @@ def _are_middleware(value: object) -> bool:
     return all(callable(one) or (isinstance(one, str) and bool(one.strip())) for one in found)
 
 
-MODEL = _text('a model such as "openai:gpt-5-mini", or "offline"', r"\S+")
+MODEL = _text('a model such as "openai:gpt-5-mini", or "offline"', r"[^\s:]+(:\S+)?")
 MODEL_OF_PROVIDER = _text("provider:model, such as openai:gpt-5-mini", r"[^\s:]+:\S+")
 MODEL_OR_DEFAULT = _text(
     '"default" (all models) or provider:model, such as openai:gpt-5-mini', r"default|[^\s:]+:\S+"
@@ -101,7 +102,7 @@ LABEL = _text("a name of letters, digits, _, - and ., at most 100", r"\w[\w.-]{0
 PATH = _text("the path of a file", r".*\S.*")
 JOURNAL = Rule(
     "the path of a file, or a journal",
-    lambda value: PATH.accepts(value) if isinstance(value, str) else hasattr(value, "append"),
+    lambda value: PATH.accepts(value) if isinstance(value, str) else is_journal(value),
     PATH.schema,
 )
 ADDRESS = _text(

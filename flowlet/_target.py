@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,11 +63,28 @@ def load(place: str) -> ModuleType:
     root, name = _of_path(Path(place)) if by_path else (Path.cwd(), place)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    module = imported(name, place)
-    if by_path and Path(module.__file__ or "").resolve() != Path(place).resolve():
-        taken = module.__file__ or "built into Python"
+    module = _of_file(Path(place), name) if by_path else imported(name, place)
+    if by_path and Path(getattr(module, "__file__", None) or "").resolve() != Path(place).resolve():
+        taken = getattr(module, "__file__", None) or "built into Python"
         raise InputError(f"{place} can't be imported: the name {name!r} is taken by {taken}; rename the file")
     return module
+
+
+def _of_file(path: Path, name: str) -> ModuleType:
+    """Import the file at *path* as *name*, or, where no import statement can say that, as it stands."""
+    odd = name == "__main__" or "." in path.stem
+    name = f"{path.resolve().parent.name}.{name}" if odd else name
+    if odd and name not in sys.modules:
+        spec = spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as exc:
+            del sys.modules[name]
+            raise Unloadable(str(path)) from exc
+    return imported(name, str(path))
 
 
 def imported(name: str, place: str = "") -> ModuleType:
@@ -138,7 +156,9 @@ def _of_path(path: Path) -> tuple[Path, str]:
 
 def _no_module(name: str, missing: str) -> InputError:
     here = Path.cwd()
-    files = [p.stem for p in here.glob("*.py")] + [p.parent.name for p in here.glob("*/__init__.py")]
+    files = [p.name if "." in p.stem else p.stem for p in here.glob("*.py")] + [
+        p.parent.name for p in here.glob("*/__init__.py")
+    ]
     hint = nearest(name, files)
     if hint:
         return InputError(f"there is no module {name!r}; did you mean {hint}?")

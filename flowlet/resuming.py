@@ -116,10 +116,16 @@ def recorded(run_id: str, journal: str | PathLike[str] | Journal | None = None) 
         JournalError: it can't be read, or does not know the run.
     """
     store = _store(journal)
+    _check(run_id)
     found = store.run(run_id)
     if found is None:
         raise JournalError(f"there is no run {run_id!r} in the journal; it has {_some(store)}")
     return RecordedRun(found, tuple(store.read(run_id)))
+
+
+def _check(run_id: object) -> None:
+    if not isinstance(run_id, str):
+        raise InputError(f"the id of a run is a text, not {run_id!r}")
 
 
 def _some(store: Journal) -> str:
@@ -280,6 +286,7 @@ def rewound(run_id: str, step: str, journal: str | PathLike[str] | Journal | Non
 
 @contextmanager
 def _claimed(store: Journal, run_id: str) -> Generator[None]:
+    _check(run_id)
     owner = store.claim(run_id)
     if owner is not None:
         raise JournalError(f"run {run_id!r} is being executed by {owner}")

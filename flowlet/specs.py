@@ -238,6 +238,11 @@ def _text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def is_journal(value: object) -> bool:
+    """Whether *value* looks like a store; a class is none, nor is a list."""
+    return not isinstance(value, type) and hasattr(value, "append") and hasattr(value, "claim")
+
+
 def _name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
@@ -264,7 +269,7 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "check": (lambda value: isinstance(value, bool), "True or False"),
     "budget": (lambda value: isinstance(value, Budget), "a Budget(calls=…, tokens=…, cost=…)"),
     "journal": (
-        lambda value: isinstance(value, str | PathLike) or hasattr(value, "append"),
+        lambda value: isinstance(value, str | PathLike) or is_journal(value),
         'a file such as "runs.db", or a journal',
     ),
     "changed_code": (lambda value: value in ("error", "reuse", "rerun"), '"error", "reuse" or "rerun"'),

@@ -358,12 +358,17 @@ def test_raw_json_is_checked(call: Call) -> None:
         ("flows:NUMBER", "flows:NUMBER is no function but a value of type int"),
         ("empty.py:x", "there is no 'x' in empty.py\n  it has no workflow, step or function"),
         ("json.py:x", "the name 'json' is taken by"),
+        ("sys.py:x", "the name 'sys' is taken by built into Python"),
+        ("flows.v2:talk", "there is no module 'flows.v2'; did you mean flows.v2.py?"),
+        ("broken.v2.py:x", "broken.v2.py can't be imported: ZeroDivisionError"),
     ],
 )
 def test_a_wrong_target_is_told_with_what_there_is(call: Call, project: Path, target: str, told: str) -> None:
     """The message has the nearest right name, or all of them."""
     (project / "empty.py").touch()
-    (project / "json.py").touch()
+    for name in ("json.py", "sys.py", "flows.v2.py"):
+        (project / name).touch()
+    (project / "broken.v2.py").write_text("1 / 0")
     code, out, err = call("run", target)
     assert (code, out) == (2, "")
     assert told in err

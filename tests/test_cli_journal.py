@@ -109,7 +109,34 @@ def test_a_killed_run_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
     assert [call["replayed"] for call in outcome["metrics"]["calls"]] == [True]
     assert ran() == ["ask"]
     assert main(["resume", "--all"]) == 0
-    assert "no run was killed" in capsys.readouterr().out
+    assert f"no run was killed in {Path(os.environ['FLOWLET_JOURNAL']).resolve()}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["runs"], "no such runs"),
+        (["resume", "--all"], "no run was killed"),
+        (["prune", "--older-than", "1d"], "0 runs dropped"),
+    ],
+)
+def test_a_journal_that_is_not_there_is_named(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its whole path, since a relative one is another file in another directory."""
+    assert main([*words, "--journal", "elsewhere.db"]) == 0
+    assert capsys.readouterr().out == f"{told}: there is no file {Path('elsewhere.db').resolve()}\n"
+
+
+def test_an_execution_may_have_a_timeout_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """When it is resumed, and when it is run again from a step on; its exit code is that of a timeout."""
+    journal = killed("one")
+    assert main(["resume", "one", "-q", "--timeout", "-1"]) == 2
+    assert "timeout=-1.0 is not a positive number" in capsys.readouterr().err
+    assert main(["resume", "one", "-q", "--timeout", "0.000001"]) == 124
+    assert main(["resume", "one", "-q", "--timeout", "60"]) == 0
+    assert main(["rerun", "one", "--from", "ask", "-q", "--timeout", "0.000001"]) == 124
+    assert journal.run("one").state == "timeout"
 
 
 def killed(*names: str) -> SQLiteJournal:
@@ -120,6 +147,28 @@ def killed(*names: str) -> SQLiteJournal:
     journal.append([evolve(begun, run_id=name) for name in names])
     ran()
     return journal
+
+
+@pytest.mark.parametrize("file", ["app/__main__.py", "flows.v2.py"])
+def test_a_run_of_a_script_is_resumed_that_no_import_can_name(
+    file: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where what resumes it is a script without a file."""
+    script = project / file
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(FLOWS + 'if __name__ == "__main__":\n    with_options(talk, run_id="r")("tea")\n')
+    script.write_text(script.read_text().replace("import LLM,", "import LLM, with_options,"))
+    Path("fail").touch()
+    python = [sys.executable, script.parent if script.name == "__main__.py" else script]
+    assert b"ValueError: no" in subprocess.run(python, capture_output=True, check=False).stderr
+    Path("fail").unlink()
+    ran()
+    resuming = [sys.executable, "-c", "import flowlet; print(flowlet.resume('r'))"]
+    found = subprocess.run(resuming, capture_output=True, text=True, check=True).stdout
+    assert "About tea" in found
+    assert main(["resume", "r", "-q"]) == 0
+    assert capsys.readouterr().out == found
+    assert ran() == ["ask"]
 
 
 def test_a_run_that_cant_be_resumed_keeps_no_other_back(capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,7 +320,8 @@ def test_runs_are_listed_and_filtered(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["runs", "--limit", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("two  talk      completed")
     assert main(["runs", "--state", "failed"]) == 0
-    assert capsys.readouterr().out == "no such runs\n"
+    path = Path(os.environ["FLOWLET_JOURNAL"]).resolve()
+    assert capsys.readouterr().out == f"no such runs in {path}\n"
     assert main(["runs", "--limit", "-1"]) == 2
     assert "--limit" in capsys.readouterr().err
     assert main(["runs", "--workflow", "talk", "--json"]) == 0

@@ -18,6 +18,8 @@ import anyio
 import pytest
 
 from flowlet import (
+    ConfigError,
+    DefinitionError,
     ExcludeFromKey,
     InputError,
     JournalError,
@@ -574,6 +576,35 @@ def test_a_store_whose_methods_are_async_is_told() -> None:
         JournalError, match="its 'append' is async; a journal has plain functions; then start it again"
     ):
         run(kept(in_order, Async()), 1)
+
+
+@pytest.mark.parametrize("bad", [MemoryJournal, [], object()])
+def test_what_is_no_journal_is_refused(bad: Any) -> None:
+    """A class is not meant, nor has it a run to tell of."""
+    with pytest.raises(DefinitionError, match=r'is not a file such as "runs.db", or a journal'):
+        with_options(in_order, journal=bad)
+    with pytest.raises(ConfigError, match="journal: expected the path of a file, or a journal"):
+        configure(journal=bad)
+
+
+@pytest.mark.parametrize("name", ["x\0.db", "~nobody-of-this-name/x.db"])
+def test_a_name_that_no_file_can_have_is_told(name: str) -> None:
+    """Before anything runs."""
+    for call in (lambda: run(kept(in_order, name), 1), lambda: recorded_runs(name)):
+        with pytest.raises(JournalError, match="no file can have this name"):
+            call()
+    assert ran == []
+
+
+@pytest.mark.parametrize("bad", [None, 5, ["r"], b"r"])
+def test_an_id_that_is_no_text_is_told(bad: Any, journal: MemoryJournal) -> None:
+    """Whatever is to be done with the run."""
+    run(kept(in_order, journal), 1)
+    for call in (recorded, resume, lambda bad, journal: rewind(bad, "add", journal)):
+        with pytest.raises(InputError, match="the id of a run is a text, not"):
+            call(bad, journal=journal)
+    with pytest.raises(InputError, match="the id of a run is a text, not 5"):
+        forget_runs([5], journal)  # type: ignore[list-item]
 
 
 def test_a_damaged_run_takes_no_other_with_it(backend: str) -> None:

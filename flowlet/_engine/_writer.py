@@ -198,13 +198,16 @@ class Journals:
         Raises:
             JournalError: it can't be opened.
         """
-        key = str(Path(where).expanduser().absolute()) if isinstance(where, str | PathLike) else where
-        with process.lock:
-            found = self._writers.get(key)
-            if found is None:
-                journal = process.open_journal(key) if key is None or isinstance(key, str) else key
-                found = self._writers[key] = Writer(journal)
-        return found
+        try:
+            key = str(Path(where).expanduser().absolute()) if isinstance(where, str | PathLike) else where
+            with process.lock:
+                found = self._writers.get(key)
+                if found is None:
+                    journal = process.open_journal(key) if key is None or isinstance(key, str) else key
+                    found = self._writers[key] = Writer(journal)
+            return found
+        except (OSError, ValueError, RuntimeError) as exc:  # such as a NUL in it, or the home of nobody
+            raise JournalError(f"journal {where!r}: no file can have this name ({exc})") from exc
 
     def settle(self) -> None:
         """Do what was posted to any of them until now."""
