@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from attrs import evolve
@@ -12,6 +13,7 @@ from ._fingerprint import CODE_ATTRIBUTE
 from ._fits import fits, told
 from ._functions import decorated
 from ._signature import Parameter, signature_of
+from ._suggest import nearest
 from ._template import Template, check_names
 from .errors import DefinitionError
 from .llm import LLM, AsyncLLM
@@ -66,12 +68,13 @@ def prompt(
         llm: the model to ask.
 
     Raises:
-        DefinitionError: the template is no text, or *inputs* has a name that it lacks, or the other way round.
+        DefinitionError: the template is no text, a name is a word of Python, or *inputs* has a name that
+            it lacks, or the other way round.
     """
     parsed, hints = _parsed(template, inputs, f"prompt {name!r}")
 
     def ask(*args: Any, **kwargs: Any) -> Any:
-        values = signature.bind(*args, **kwargs).arguments
+        values = _bound(f"prompt {name!r}", signature, args, kwargs)
         model: LLM = values.pop("llm", llm)
         return model.ask(parsed.render(values), returns)
 
@@ -98,10 +101,35 @@ def _parsed(
     return parsed, hints
 
 
+def _bound(
+    what: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call of *what* by their names.
+
+    Raises:
+        TypeError: naming those that it does not take, with the nearest that it does.
+    """
+    try:
+        return signature.bind(*args, **kwargs).arguments
+    except TypeError as exc:
+        names = list(signature.parameters)
+        unknown = [n + _meant(n, names) for n in kwargs if n not in names]
+        told = f", not {', '.join(unknown)}" if unknown else f": {exc}"
+        raise TypeError(f"{what} takes {', '.join(names)}{told}") from None
+
+
+def _meant(name: str, names: Sequence[str]) -> str:
+    found = nearest(name, names)
+    return f" (did you mean {found}?)" if found else ""
+
+
 def _looks(
     fn: Callable[..., Any], name: str, hints: Mapping[str, Any], returns: Any, *code: object
 ) -> inspect.Signature:
     """Give *fn* a name and a signature of positional parameters; *code* is what it is made of."""
+    if words := [n for n in hints if iskeyword(n)]:
+        said = ", ".join(f"{{{word}}} is a word of Python: write {{{word}_}}" for word in words)
+        raise DefinitionError(f"prompt {name!r}: {said}, or {{{{{words[0]}}}}} for the text {{{words[0]}}}")
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(n, kind, annotation=hint) for n, hint in hints.items()]
     signature = inspect.Signature(parameters, return_annotation=returns)
@@ -134,7 +162,7 @@ def chain(
     inputs = _checked(steps, name)
 
     async def run_chain(*args: Any, **kwargs: Any) -> Any:
-        (value,) = signature.bind(*args, **kwargs).arguments.values()
+        (value,) = _bound(f"chain {name!r}", signature, args, kwargs).values()
         for step in steps:
             value = await arun(step, value)
         return value
@@ -157,7 +185,7 @@ def asking(
     """Make an async step that asks *llm*; its arguments are the names in the templates."""
 
     async def ask(*args: Any, **kwargs: Any) -> Any:
-        values = signature.bind(*args, **kwargs).arguments
+        values = _bound(f"prompt {name!r}", signature, args, kwargs)
         model = llm if system is None else evolve(llm, system=system.render(values))
         return await model.ask(template.render(values), returns)
 

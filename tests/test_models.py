@@ -199,6 +199,21 @@ def test_impossible_parameters_are_refused(options: Any) -> None:
             model(**options)
 
 
+@pytest.mark.parametrize(
+    "model", ["openai:", ":", ":m", " openai:m", "openai: m", "openai :m", "openai:m ", ""]
+)
+def test_a_model_that_has_no_name_is_refused(model: str) -> None:
+    """Or whose name is beside spaces: where it is written, by whomever."""
+    others = (lambda m: with_options(asks, model=m), lambda m: workflow(model=m)(lambda: None))
+    for name_it in (LLM, AsyncLLM, *others):
+        with pytest.raises(
+            DefinitionError, match=f'model={model!r} is not a model such as "openai:gpt-5-mini"'
+        ):
+            name_it(model)
+    with pytest.raises(ConfigError, match="a model such as"):
+        configure(model=model)
+
+
 def test_one_text_to_stop_at_is_one() -> None:
     """``stop="END"`` stops at END, not at E, N or D."""
     assert LLM(stop="END").stop == LLM(stop=["END"]).stop == ("END",)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Prompts that are steps, and chains that are workflows."""
 
 import inspect
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -135,6 +136,12 @@ def test_values_that_are_no_text_are_written_as_json() -> None:
         ("Hi {name}", {"name": str, "age": int}, "'age' is not used"),
         ("Hi", {"name": str}, "'name' is not used"),
         ("Hi {llm}", None, "can't have {llm}"),
+        (
+            "Hi {class}",
+            None,
+            "{class} is a word of Python: write {class_}, or {{class}} for the text {class}",
+        ),
+        ("Hi {class}", {"class": str}, "{class} is a word of Python"),
     ],
 )
 def test_wrong_names_are_faults_of_the_definition(template: str, inputs: Any, said: str) -> None:
@@ -150,8 +157,18 @@ def test_wrong_names_are_faults_of_the_definition(template: str, inputs: Any, sa
 )
 def test_wrong_arguments_are_pythons_own_type_error(args: Any, kwargs: Any) -> None:
     """A call that does not fit the names raises what a function with that signature raises."""
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="prompt 'translate' takes language, text, llm"):
         translate(*args, llm=MockLLM(), **kwargs)
+
+
+def test_an_argument_that_a_prompt_does_not_take_is_named() -> None:
+    """With the one that was meant, in a run too; what is missing is told where nothing is unknown."""
+    said = r"^prompt 'translate' takes language, text, llm, not lang \(did you mean language\?\), zzz"
+    for call in (translate, partial(run, translate)):
+        with pytest.raises(TypeError, match=said):
+            call(lang="de", text="tea", zzz=1)
+    with pytest.raises(TypeError, match="llm: missing a required argument: 'text'"):
+        translate("de")
 
 
 def test_a_template_without_names_is_a_prompt_without_arguments() -> None:
@@ -267,6 +284,12 @@ def takes_two(a: int, b: int) -> int:
 
 def takes_none() -> int:
     return 1
+
+
+def test_a_prompt_in_a_chain_has_a_name_that_a_function_can_have() -> None:
+    """A word of Python is none."""
+    with pytest.raises(DefinitionError, match="{from} is a word of Python"):
+        chain("Translate {from}")
 
 
 def test_links_take_one_input() -> None:

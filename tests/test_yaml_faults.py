@@ -98,6 +98,11 @@ PLANTED = [
         (":3:19", "no input or step 'zzz'", "write {{zzz}} for the text {zzz}"),
     ),
     Planted(
+        "a word of Python in braces",
+        TOPIC + '  a: {prompt: "On {class}"}\n',
+        (":3:19", "no input or step 'class'", "write {{class}} for the text {class}"),
+    ),
+    Planted(
         "a name in a block of text",
         TOPIC + "  a:\n    prompt: |\n      One\n      two {topik} three\n",
         (":6:11", "topik", "6 |       two {topik}"),

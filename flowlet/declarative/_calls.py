@@ -54,7 +54,10 @@ def _prompt(name: str, step: Node, faults: list[Fault]) -> Call:
     texts = {key: step.parts[key] for key in ("prompt", "system") if key in step.parts}
     templates = {key: Template.parse(node.text or "") for key, node in texts.items()}
     llm = AsyncLLM(**cast("Any", _plain(step, "model", *SAMPLING)))
-    asked = asking(name, templates["prompt"], returns, llm, templates.get("system"))
+    try:
+        asked = asking(name, templates["prompt"], returns, llm, templates.get("system"))
+    except DefinitionError:  # it names a word of Python, which no input and no step is: told as a reference
+        asked = _nothing
     references = (r for key, node in texts.items() for r in references_in(node, templates[key]))
     arguments = {r.name: Argument(r, Any, r.place) for r in references}
     return Call("prompt", as_step(asked, name, _plain(step, "attempts", "timeout")), arguments, returns)
