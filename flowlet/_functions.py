@@ -16,7 +16,7 @@ from ._suggest import nearest
 from .errors import DefinitionError
 from .observers import diagnose, follow
 from .settings import process
-from .specs import SPEC_ATTRIBUTE, RunOptions, Spec, StepOptions, checked_options, spec_of
+from .specs import SPEC_ATTRIBUTE, RunOptions, Spec, StepOptions, checked_options, is_async_def, spec_of
 
 if TYPE_CHECKING:
     from .protocols import Journal
@@ -38,7 +38,7 @@ process.diagnostics = process.notices = (diagnose,)
 def decorated(kind: Literal["step", "workflow"], fn: F, options: Mapping[str, Any]) -> F:
     """Make the step or workflow of a function as it was written."""
     check_function(kind, fn)
-    spec = Spec(kind, fn, fn.__name__, inspect.iscoroutinefunction(fn))
+    spec = Spec(kind, fn, fn.__name__, is_async_def(fn))
     return cast("F", build(with_changes(spec, options, _ALLOWED[kind])))
 
 
@@ -61,7 +61,7 @@ def check_function(kind: str, fn: object) -> None:
             f"@{kind} {fn.__name__} is a generator function; return a list instead, "
             "since a result has to be whole before it is passed on"
         )
-    if getattr(fn, SPEC_ATTRIBUTE, None) is not None and getattr(fn, "__wrapped__", None) is not None:
+    if spec_of(fn) is not None:
         raise DefinitionError(f"@{kind} {fn.__name__}: it is a step or workflow already; decorate it once")
 
 

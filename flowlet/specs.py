@@ -166,6 +166,11 @@ def is_async(fn: Callable[..., object]) -> bool:
     return not isinstance(fn, _PLAIN) and inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
+def is_async_def(fn: Callable[..., object]) -> bool:
+    """Whether *fn* is an async function, or a plain wrapper around one (``functools.wraps``), which gives its coroutine."""
+    return inspect.iscoroutinefunction(inspect.unwrap(fn, stop=inspect.iscoroutinefunction))
+
+
 _PLAIN = (FunctionType, MethodType, BuiltinFunctionType)
 
 
@@ -247,6 +252,10 @@ def _name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _model(value: object) -> bool:
+    return isinstance(value, str) and all(part and part == part.strip() for part in value.split(":", 1))
+
+
 _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "timeout": (_seconds, "a positive number of seconds"),
     "attempts": (_count, "a whole number of at least 1"),
@@ -264,7 +273,7 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "stop": (_all(_text), "a text, or a list of texts"),
     "system": (_text, "a text"),
     "extra": (lambda value: isinstance(value, Mapping), "a mapping"),
-    "model": (_name, 'a model such as "openai:gpt-5-mini" or "offline"'),
+    "model": (_model, 'a model such as "openai:gpt-5-mini" or "offline"'),
     "backend": (lambda value: value in ("asyncio", "trio"), '"asyncio" or "trio"'),
     "check": (lambda value: isinstance(value, bool), "True or False"),
     "budget": (lambda value: isinstance(value, Budget), "a Budget(calls=…, tokens=…, cost=…)"),

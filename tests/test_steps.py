@@ -18,6 +18,7 @@ import pytest
 import stamina
 
 from flowlet import (
+    AsyncLLM,
     BridgeError,
     DefinitionError,
     InputError,
@@ -218,6 +219,42 @@ def test_a_function_is_decorated_once(second: Any) -> None:
     """A step can't be decorated again, as a step or as a workflow."""
     with pytest.raises(DefinitionError, match="shout: it is a step or workflow already"):
         second(shout)
+
+
+def forgetful(text: str, llm: AsyncLLM = AsyncLLM("offline")) -> Any:
+    return llm.ask(text)
+
+
+async def aforgetful(text: str, llm: AsyncLLM = AsyncLLM("offline")) -> Any:
+    return llm.ask(text)
+
+
+def _passed(call: StepCall, next: Callable[[StepCall], Any]) -> Any:
+    return next(call)
+
+
+@pytest.mark.parametrize("middleware", [[], [_passed]])
+@pytest.mark.parametrize("options", [{}, {"check": True}, {"attempts": 3}, {"timeout": 60.0}])
+@pytest.mark.parametrize("fn", [forgetful, aforgetful])
+def test_a_coroutine_is_no_result_of_a_step(background: str, fn: Any, options: Any, middleware: Any) -> None:
+    """The step fails that gives it, not the one that gets it, and the lines that work are told."""
+    asks = step(**options)(fn)
+
+    def body() -> str:
+        return shout(run(asks, "tea"))
+
+    async def abody() -> str:
+        return shout(asks("tea") if fn is forgetful else await asks("tea"))
+
+    for each in (body, abody):
+        with pytest.raises(
+            BridgeError, match=f"'ask' is async and was not awaited: '{fn.__name__}'"
+        ) as caught:
+            run(with_options(each, middleware=middleware))
+        assert "ask(...) of an LLM, not an AsyncLLM" in str(caught.value)
+        assert failure_of(caught.value).step == fn.__name__
+        (only,) = last_run().metrics.steps
+        assert (only.state, only.attempts) == ("failed", 1)
 
 
 @pytest.mark.parametrize(
@@ -879,6 +916,38 @@ def test_a_decorator_below_a_step_is_part_of_the_step() -> None:
 
     assert run(inner, 1) == 2
     assert inner.__name__ == last_run().metrics.steps[0].name == "inner"
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 60.0, "attempts": 2}])
+async def test_a_plain_wrapper_below_an_async_step_is_called_in_its_task(options: Any) -> None:
+    """What it gives is awaited in the step, which is async as the function is that it wraps."""
+    tried: list[int] = []
+
+    def logged(fn: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(fn)
+        def wrapper(*args: Any) -> Any:
+            tried.append(threading.get_ident())
+            return fn(*args)
+
+        return wrapper
+
+    @step(**options)
+    @logged
+    async def inner(number: int) -> int:
+        await anyio.lowlevel.checkpoint()
+        if options and len(tried) == 2:
+            raise ValueError
+        return 2 * number
+
+    async def body() -> int:
+        return await inner(1) + await arun(inner, 2)
+
+    with stamina.set_testing(True, attempts=2, cap=True):
+        assert await inner(0) == 0
+        assert await arun(body) == 6
+    assert inspect.iscoroutinefunction(inner)
+    assert tried == [threading.get_ident()] * (4 if options else 3)
+    assert [(s.name, s.state) for s in last_run().metrics.steps] == [("inner", "completed")] * 2
 
 
 def test_a_cache_above_a_step_hides_calls_from_the_run() -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard, cast
 from .._raised import describe
 from ..context import RunRecord, StepRecord
 from ..errors import BridgeError, DefinitionError, Failure, StepTimeout, attribute, failure_of
+from ._loops import is_cancellation
 
 ASYNC_CODE: set[object] = set()
 """The code of async wrappers, by which a coroutine that nobody awaited is known."""
@@ -57,8 +58,13 @@ def awaited(value: object, where: str) -> object:
         BridgeError: naming the function that was not awaited.
     """
     if type(value) is CoroutineType:
-        raise _unawaited([value], f"{where!r} gave a coroutine in place of a result")  # pyright: ignore[reportUnknownArgumentType]
+        raise gave_coroutine(value, where)  # pyright: ignore[reportUnknownArgumentType]
     return value
+
+
+def gave_coroutine(coroutine: CoroutineType[Any, Any, Any], where: str) -> BridgeError:
+    """The error of a *coroutine* that *where* gave, which promises its result."""
+    return _unawaited([coroutine], f"{where!r} gave a coroutine in place of a result")
 
 
 def refuse_within(result: object, where: str) -> None:
@@ -70,9 +76,9 @@ def refuse_within(result: object, where: str) -> None:
     kind: type = type(result)
     if kind not in (list, tuple, set, dict):
         return
-    values = cast("Collection[object]", result)
-    if isinstance(values, dict):
-        values = values.values()
+    values = (
+        cast("dict[object, object]", result).values() if kind is dict else cast("Collection[object]", result)
+    )
     if CoroutineType in map(type, values) and (found := [one for one in values if _of_a_step(one)]):
         raise _unawaited(found, f"{where!r} gave its coroutine in a {kind.__name__}, in place of its result")
 
@@ -107,19 +113,18 @@ def no_bridge(name: str) -> BridgeError:
 def failed(record: StepRecord, run: RunRecord, exc: BaseException) -> None:
     """Record how *exc* ended a step, and put the step's place on it."""
     record.ended = perf_counter()
+    cancelled = is_cancellation(exc)
     if isinstance(exc, StepTimeout) and exc.step == record.name and failure_of(exc) is None:
         record.state = "timeout"
-    elif isinstance(exc, Exception | SystemExit):
-        record.state = "failed"
     else:
-        record.state = "cancelled"
+        record.state = "cancelled" if cancelled else "failed"
     record.error = describe(exc)
     old = failure_of(exc)
-    if isinstance(exc, Exception) and (old is None or old.serial < record.started):
+    if not cancelled and (old is None or old.serial < record.started):
         attribute(exc, _failure(record, run, exc))
 
 
-def _failure(record: StepRecord, run: RunRecord, exc: Exception) -> Failure:
+def _failure(record: StepRecord, run: RunRecord, exc: BaseException) -> Failure:
     path = [record.name]
     parent = record.parent
     while parent is not None:

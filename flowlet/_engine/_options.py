@@ -88,7 +88,9 @@ def in_full(
     def wrapped() -> Any:
         wraps = wrapping(run.middleware, StepCall) if run.middleware else ()
         if not wraps:
-            return fn(*args, **kwargs) if spec.plain else _attempts(spec, fn, record, run, args, kwargs)
+            if spec.plain:
+                return awaited(fn(*args, **kwargs), spec.name)
+            return _attempts(spec, fn, record, run, args, kwargs)
         call = StepCall(spec.name, args, kwargs, run.info)
         return awaited(through(wraps, call, last, record, lambda: port_of(run)), spec.name)
 
@@ -129,6 +131,7 @@ def _attempts(
         result = attempt(1)
     else:
         result = retry(_policy(spec, record, run), attempt, lambda seconds: pause(record.scope, seconds))
+    awaited(result, spec.name)
     if spec.step.check:
         check_result(fn, result)
     return result
@@ -169,7 +172,7 @@ async def ain_full(
 
     async def wrapped() -> Any:
         if not wraps and spec.plain:
-            return await fn(*args, **kwargs)
+            return awaited(await fn(*args, **kwargs), spec.name)
         if not wraps:
             return await _aattempts(spec, fn, original or fn, record, run, args, kwargs)
         result = await athrough(wraps, StepCall(spec.name, args, kwargs, run.info), last, record)
@@ -217,6 +220,7 @@ async def _aattempts(
         result = await attempt(1)
     else:
         result = await aretry(_policy(spec, record, run), attempt, anyio.sleep)
+    awaited(result, spec.name)
     if spec.step.check and not isinstance(result, Raised):
         check_result(original, result)
     return result

@@ -18,7 +18,7 @@ from ..errors import RunStopped
 from ..specs import Spec
 from ._bridge import driven, in_body, suspend
 from ._crossing import in_thread
-from ._failures import ASYNC_CODE, failed, no_bridge, refuse_unawaited
+from ._failures import ASYNC_CODE, awaited, failed, gave_coroutine, no_bridge, refuse_unawaited
 from ._loops import current_port, running_loop
 from ._options import ain_full, in_full
 from ._retry import Raised
@@ -52,6 +52,8 @@ def sync_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- the hot pa
             current.set(record)
             try:
                 result = fn(*args, **kwargs)
+                if type(result) is CoroutineType:
+                    raise gave_coroutine(result, name)  # pyright: ignore[reportUnknownArgumentType]
                 record.ended = perf_counter()
                 record.state = "completed"
             except BaseException as exc:
@@ -73,7 +75,7 @@ def async_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- as above
     """Make the coroutine function that calls the async step *fn*."""
     name, plain = spec.name, spec.plain
 
-    async def call(*args: Any, **kwargs: Any) -> Any:
+    async def call(*args: Any, **kwargs: Any) -> Any:  # noqa: C901
         try:
             frame = current.get()
             if frame is None:
@@ -93,6 +95,8 @@ def async_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- as above
             current.set(record)
             try:
                 result = await fn(*args, **kwargs)
+                if type(result) is CoroutineType:
+                    raise gave_coroutine(result, name)  # pyright: ignore[reportUnknownArgumentType]
                 record.ended = perf_counter()
                 record.state = "completed"
             except BaseException as exc:
@@ -130,7 +134,7 @@ def _from_async_body(
         return _out(suspend(ain_full(spec, _moved(fn), frame, run, args, kwargs, fn)))
     record = StepRecord(frame, run, spec.name)
     try:
-        result = suspend(in_thread(record, fn, args, kwargs)).outcome()
+        result = awaited(suspend(in_thread(record, fn, args, kwargs)).outcome(), spec.name)
         record.ended = perf_counter()
         record.state = "completed"
     except BaseException as exc:
