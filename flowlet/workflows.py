@@ -92,8 +92,8 @@ def run(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 def run(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Run *fn*, a workflow, step or plain function of either kind, and wait for its result.
 
-    Without a timeout a ``def`` executes in this thread. In a run it is the call itself: a step, a
-    child run, or just the function.
+    Without a timeout a ``def`` executes in this thread; a coroutine that it gives (``lambda: label("tea")``) is
+    awaited. In a run it is the call itself: a step, a child run, or just the function.
 
     Raises:
         BridgeError: an event loop runs in this thread; write ``await arun(...)``.

@@ -19,6 +19,8 @@ from flowlet import (
     BridgeError,
     DefinitionError,
     InputError,
+    RunCancelled,
+    WorkflowTimeout,
     apmap,
     arun,
     configure,
@@ -33,6 +35,7 @@ from flowlet import (
     with_options,
     workflow,
 )
+from flowlet.protocols import RunCall
 from flowlet.testing import MockProvider
 from rig import adouble, double
 
@@ -1229,13 +1232,11 @@ async def test_generators_around_bridged_calls_work() -> None:
 # --- coroutines that nobody awaits ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["argument", "result", "keyword"])
+@pytest.mark.parametrize("place", ["argument", "keyword"])
 def test_an_unawaited_step_is_an_error_in_a_sync_body(place: str) -> None:
     """A coroutine where its result was meant is refused, with the step's name and the lines that work."""
 
     def body() -> Any:
-        if place == "result":
-            return adouble(1)
         return double(adouble(1)) if place == "argument" else double(x=adouble(1))  # type: ignore[arg-type]
 
     with pytest.raises(
@@ -1259,29 +1260,154 @@ async def test_an_unawaited_step_is_an_error_in_an_async_body(place: str) -> Non
         await arun(body)
 
 
-def test_an_unawaited_workflow_is_an_error() -> None:
-    """A forgotten ``await`` of an async workflow is refused by its name."""
-    with pytest.raises(BridgeError, match="'achild' is async and was not awaited"):
-        run(lambda: achild(1))
+@pytest.mark.parametrize("call", [achild, aplain])
+async def test_a_coroutine_is_no_result_of_an_async_body(call: Any) -> None:
+    """A forgotten ``await`` is refused by the name of what was called, whoever wrote it."""
+
+    async def body() -> Any:
+        return call(1)
+
+    with pytest.raises(BridgeError, match=f"'{call.__name__}' is async and was not awaited: '.*body' gave a"):
+        await arun(body)
 
 
-def test_a_coroutine_of_any_function_is_no_result(background: str) -> None:
-    """A lambda that calls an async function without awaiting gives no result, whoever wrote the function."""
-    for body in (
-        lambda: aplain(1),
-        lambda: pmap(lambda n: aplain(n), [1]),
-        lambda: pmap(lambda n: adouble(n), [1]),
-    ):
-        with pytest.raises(BridgeError, match=r"'(aplain|adouble)' is async and was not awaited"):
-            run(body)
-    assert pmap(functools.partial(adouble), [1]) == [2]
+# --- plain functions that give a coroutine -------------------------------------------------------
 
 
-async def test_a_coroutine_is_no_result_of_an_async_body_or_fan_out() -> None:
-    """The same for ``arun`` and ``apmap``."""
-    for call in (lambda: arun(lambda: aplain(1)), lambda: apmap(lambda n: aplain(n), [1])):
-        with pytest.raises(BridgeError, match="'aplain' is async and was not awaited"):
-            await call()
+def passing(fn: Any) -> Any:
+    """A user's own decorator, for functions of either colour."""
+
+    @functools.wraps(fn)
+    def wrapper(*args: Any) -> Any:
+        return fn(*args)
+
+    return wrapper
+
+
+GIVING = pytest.mark.parametrize(
+    "fn",
+    [lambda n: adouble(n), lambda n: aplain(n), lambda n: achild(n), passing(adouble), passing(aflow)],
+    ids=["step", "function", "workflow", "step, wrapped", "workflow, wrapped"],
+)
+
+
+@GIVING
+def test_what_a_plain_function_gives_is_awaited(background: str, fn: Any) -> None:
+    """By run and start, with options and without, outside of runs and in a sync body."""
+
+    def body() -> list[int]:
+        return [run(fn, 1), start(fn, 2).result(), run(with_options(fn, timeout=LATE), 3)]
+
+    assert body() == run(body) == run(with_options(body, timeout=LATE)) == [2, 4, 6]
+    assert run(passing(body)) == [2, 4, 6]
+
+
+@GIVING
+async def test_what_a_plain_function_gives_is_awaited_in_the_callers_loop(fn: Any) -> None:
+    """By arun and start, in a task and in an async body."""
+
+    async def body() -> list[int]:
+        return [await arun(fn, 1), await start(fn, 2), await arun(with_options(fn, timeout=LATE), 3)]
+
+    assert await body() == await arun(body) == [2, 4, 6]
+
+
+def test_middleware_of_runs_gets_what_the_coroutine_gives(background: str) -> None:
+    """The result, not the coroutine."""
+
+    def plus_one(call: RunCall, next: Callable[[RunCall], Any]) -> Any:
+        return next(call) + 1
+
+    assert run(with_options(lambda: adouble(2), middleware=[plus_one])) == 5
+
+
+@pytest.mark.parametrize("cause", ["timeout", "cancel"])
+def test_what_a_plain_function_gives_ends_with_its_run(background: str, cause: str) -> None:
+    """A deadline and a cancellation reach the coroutine."""
+    ended = threading.Event()
+    begun = threading.Event()
+
+    async def stays() -> None:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    handle = start(with_options(lambda: stays(), timeout=0.2 if cause == "timeout" else None))
+    assert begun.wait(LATE)
+    if cause == "cancel":
+        handle.cancel()
+    with pytest.raises(WorkflowTimeout if cause == "timeout" else RunCancelled):
+        handle.result(LATE)
+    assert ended.wait(LATE)
+
+
+async def test_a_cancelled_arun_ends_what_a_plain_function_gives() -> None:
+    """Native cancellation does, too."""
+    ended = threading.Event()
+
+    async def stays() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    with anyio.move_on_after(0.05) as scope:
+        await arun(lambda: stays())
+    assert scope.cancelled_caught
+    assert ended.wait(LATE)
+
+
+def test_a_coroutine_that_a_coroutine_gives_is_no_result() -> None:
+    """One is awaited; what that gives is to be the result."""
+
+    async def twice() -> Any:
+        return aplain(1)
+
+    with pytest.raises(BridgeError, match="'aplain' is async and was not awaited"):
+        run(lambda: twice())
+
+
+@workflow
+@passing
+async def wrapped_below(number: int) -> int:
+    return await adouble(number)
+
+
+async def test_a_wrapper_of_an_async_function_makes_an_async_workflow() -> None:
+    """As the wrapper, the workflow gives a coroutine, also where ``with_options`` makes it."""
+    assert asyncio.iscoroutinefunction(wrapped_below)
+
+    async def body() -> int:
+        return await wrapped_below(2) + await arun(wrapped_below, 3)
+
+    assert await wrapped_below(1) == 2
+    assert await with_options(passing(achild), tags=["x"])(1) == 2
+    assert await arun(body) == 10
+    assert [run.workflow for run in last_run().metrics.children] == ["wrapped_below"] * 2
+
+
+async def test_a_workflow_may_be_a_wrapper_that_gives_another_awaitable() -> None:
+    """What can be awaited is."""
+
+    class Given:
+        def __await__(self) -> Any:
+            return aplain(2).__await__()
+
+    @workflow
+    @functools.wraps(aplain)
+    def gives(_: int) -> Any:
+        return Given()
+
+    assert await gives(1) == 4
+
+
+def test_options_go_on_a_decorated_workflow_too(background: str) -> None:
+    """A decorator above a workflow makes a plain function, which is run with options as any other."""
+    decorated = passing(child)
+    assert run(with_options(decorated, timeout=LATE, tags=["x"]), 1) == run(decorated, 1)
+    assert [run.workflow for run in last_run().metrics.children] == ["child"]
 
 
 # --- loops in loops ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ..context import Frame, RunRecord, current
 from ..protocols import RunCall
 from ..settings import process
 from ._bridge import driven, in_body
-from ._crossing import SETTLE, grace_of, park
+from ._crossing import SETTLE, grace_of, is_coroutine, park, settled
 from ._dropped import refuse_dropped
 from ._failures import awaited, refuse_within
 from ._loops import Port, current_port
@@ -75,7 +75,10 @@ def _executed(
     run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame
 ) -> Any:
     try:
-        result = _through_runs(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
+        if run.middleware:
+            result = _through_runs(run, fn, args, kwargs, frame)
+        else:
+            result = settled(fn(*args, **kwargs), frame)
         _good(run, result)
         if run.open_children:
             _join(run)
@@ -99,7 +102,11 @@ def _through_runs(
 ) -> Any:
     wraps = wrapping(run.middleware, RunCall)
     call = RunCall(run.workflow, args, kwargs, run.info)
-    return through(wraps, call, lambda call: fn(*call.args, **call.kwargs), frame, lambda: port_of(run))
+
+    def last(call: RunCall) -> Any:
+        return settled(fn(*call.args, **call.kwargs), frame)
+
+    return through(wraps, call, last, frame, lambda: port_of(run))
 
 
 def _join(run: RunRecord) -> None:
@@ -197,8 +204,14 @@ def _begun(
     run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame, port: Port
 ) -> Awaitable[Any]:
     """Make what is to be awaited for the result of the body."""
-    coroutine = _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
+    given = _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
+    coroutine = given if is_coroutine(given) else _awaiting(given)
     return coroutine if in_body() else driven(coroutine, port)
+
+
+async def _awaiting(awaitable: Awaitable[Any]) -> Any:
+    """Await what a wrapper of an async function gives that is no coroutine, such as a future."""
+    return await awaitable
 
 
 def _good(run: RunRecord, result: Any) -> Any:

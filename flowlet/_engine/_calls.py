@@ -13,7 +13,7 @@ from ..settings import process
 from ..specs import Spec, bare, is_async, spec_of
 from ._bodies import drive, inline
 from ._bridge import driven, in_body, suspend
-from ._crossing import in_thread, on_loop
+from ._crossing import asettled, in_thread, on_loop, settled
 from ._exit import Background
 from ._failures import ASYNC_CODE, check_callable, no_bridge
 from ._launch import await_end, launch_task, launch_thread, outcome, waited
@@ -89,7 +89,7 @@ def _run_inside(
         raise _not_here(fn)
     if is_async(fn):
         return on_loop(frame.below(frame.scope), port_of(run), fn, args, kwargs)
-    return fn(*args, **kwargs)
+    return settled(fn(*args, **kwargs), frame)
 
 
 def run_async(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
@@ -151,7 +151,7 @@ async def _arun_inside(fn: Function, args: tuple[Any, ...], kwargs: dict[str, An
     spec = spec_of(fn)
     if spec is None:
         job = await in_thread(frame.below(frame.scope), fn, args, kwargs)
-        return job.outcome()
+        return await asettled(job.outcome())
     if spec.kind == "step":
         return await moved_step(spec, bare(fn, spec), args, kwargs)
     return await _arun_new(fn, args, kwargs, frame)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any
+from types import CoroutineType
+from typing import Any, TypeGuard
 
 import anyio
 
@@ -19,7 +20,7 @@ from ..context import Frame, current
 from ..errors import FlowletError, RunStopped
 from ..events import ThreadAbandoned
 from ..settings import process
-from ._bridge import driven
+from ._bridge import driven, in_body
 from ._loops import Port, current_port, library
 from ._runtimes import Runtimes, port_of
 from ._threads import Job, Latch, Threads
@@ -64,6 +65,8 @@ def abandon(job: Job, frame: Frame) -> None:
             process.of(Watch).after(COURTESY, lambda: None if job.finished else process.notice(event))
         except FlowletError:  # the clock can't have a thread any more
             process.notice(event)
+    if job.finished:  # before, or in this moment
+        job.discard()
 
 
 async def in_thread(
@@ -262,6 +265,25 @@ def on_loop(
     finally:
         scope.leave()
     return call.outcome()
+
+
+def is_coroutine(result: object) -> TypeGuard[Coroutine[Any, Any, Any]]:
+    """Whether *result* is one, and so no result yet."""
+    return type(result) is CoroutineType
+
+
+def settled(result: Any, frame: Frame) -> Any:
+    """Give the *result* of a plain function; one that is a coroutine is awaited on the loop of the run at *frame*."""
+    if is_coroutine(result):
+        return on_loop(frame.below(frame.scope), port_at(frame), lambda: result)
+    return result
+
+
+async def asettled(result: Any) -> Any:
+    """The same in this task, whose loop awaits it."""
+    if is_coroutine(result):
+        return await (result if in_body() else driven(result, current_port()))
+    return result
 
 
 def pause(scope: Scope, seconds: float) -> None:

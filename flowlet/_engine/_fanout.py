@@ -18,7 +18,7 @@ from ..errors import BridgeError, RunStopped
 from ..settings import process
 from ..specs import is_async
 from ._bridge import driven, in_body, suspend
-from ._crossing import in_thread, on_loop, park, port_at, settle
+from ._crossing import asettled, in_thread, on_loop, park, port_at, settle, settled
 from ._failures import awaited
 from ._handle import Run, record_of
 from ._loops import Port, current_port, in_ipython, is_cancellation, library, running_loop
@@ -149,7 +149,7 @@ def _run_workers(fan: _Fan, fn: Function, workers: int) -> None:
 def _enter(frame: Frame, fn: Function, item: Any) -> Any:
     current.set(frame)
     library.set(None)
-    return awaited(fn(item), _name(fn))
+    return awaited(settled(fn(item), frame), _name(fn))
 
 
 def _name(fn: Function) -> str:
@@ -220,7 +220,7 @@ def _caller(fn: Function, port: Port) -> Callable[[Any], Awaitable[Any]]:
     async def on_thread(item: Any) -> Any:
         frame = here()
         job = await in_thread(frame.below(frame.scope), fn, (item,), {})
-        return awaited(job.outcome(), _name(fn))
+        return awaited(await asettled(job.outcome()), _name(fn))
 
     return in_task if is_async(fn) else on_thread
 

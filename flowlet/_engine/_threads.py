@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import Context
 from functools import partial
 from math import inf
+from types import CoroutineType
 from typing import Any
 
 from .._forks import this_process
@@ -78,6 +79,13 @@ class Job:
         except BaseException as exc:  # noqa: BLE001 -- handed on to whoever waits
             self.error = exc
         self.finished = True
+        if self.abandoned:
+            self.discard()
+
+    def discard(self) -> None:
+        """Close a coroutine that the call gave, since nobody will await it."""
+        if type(self.result) is CoroutineType:
+            self.result.close()  # pyright: ignore[reportUnknownMemberType]
 
     def outcome(self) -> Any:
         """Give the result, or raise what the call raised."""

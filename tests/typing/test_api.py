@@ -169,6 +169,7 @@ def run_from_sync() -> None:
     assert_type(run(sync_flow, "a"), float)
     assert_type(run(async_flow, "u"), list[int])
     assert_type(run(plain, 1, text="x"), str)
+    assert_type(run(lambda: fetch("u")), bytes)
     assert_type(run(Shop().order, "tea"), Decimal)
 
     run(length, 1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -216,6 +217,7 @@ def many_from_sync() -> None:
     assert_type(pmap(length, ["a", "b"]), list[int])
     assert_type(pmap(fetch, ["u"], max_concurrency=4), list[bytes])
     assert_type(pmap(lambda n: n + 1, range(3)), list[int])
+    assert_type(pmap(lambda url: fetch(url, retries=2), ["u"]), list[bytes])
     assert_type(gather(start(length, "a")), tuple[int])
     assert_type(gather(start(length, "a"), start(fetch, "u")), tuple[int, bytes])
     assert_type(gather(start(length, "a"), start(fetch, "u"), start(half, 1)), tuple[int, bytes, float])
@@ -227,6 +229,7 @@ async def many_from_async() -> None:
     """So do its async twins, of coroutines and handles alike."""
     assert_type(await apmap(length, ["a", "b"]), list[int])
     assert_type(await apmap(fetch, ["u"]), list[bytes])
+    assert_type(await apmap(lambda url: fetch(url, retries=2), ["u"]), list[bytes])
     assert_type(await agather(fetch("u"), arun(length, "a")), tuple[bytes, int])
     assert_type(await agather(start(length, "a"), fetch("u"), total(1)), tuple[int, bytes, int])
     assert_type(await agather(*[fetch(u) for u in "abc"]), tuple[bytes, ...])
