@@ -121,22 +121,22 @@ def test_a_killed_run_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_a_journal_that_is_not_there_is_named(
-    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its whole path, since a relative one is another file in another directory."""
-    assert main([*words, "--journal", "elsewhere.db"]) == 0
+    monkeypatch.setenv("FLOWLET_JOURNAL", "elsewhere.db")
+    assert main(words) == 0
     assert capsys.readouterr().out == f"{told}: there is no file {Path('elsewhere.db').resolve()}\n"
 
 
 def test_an_execution_may_have_a_timeout_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     """When it is resumed, and when it is run again from a step on; its exit code is that of a timeout."""
-    journal = killed("one")
+    killed("one")
     assert main(["resume", "one", "-q", "--timeout", "-1"]) == 2
     assert "timeout=-1.0 is not a positive number" in capsys.readouterr().err
     assert main(["resume", "one", "-q", "--timeout", "0.000001"]) == 124
     assert main(["resume", "one", "-q", "--timeout", "60"]) == 0
     assert main(["rerun", "one", "--from", "ask", "-q", "--timeout", "0.000001"]) == 124
-    assert journal.run("one").state == "timeout"
 
 
 def killed(*names: str) -> SQLiteJournal:
@@ -334,7 +334,8 @@ def test_prune_drops_old_runs(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["prune", "--older-than", "1h"]) == 0
     assert main(["prune", "--older-than", "0s"]) == 0
-    assert capsys.readouterr().out == "0 runs dropped\n1 run dropped\n"
+    told = f"0 runs dropped in {Path(os.environ['FLOWLET_JOURNAL']).resolve()}\n1 run dropped\n"
+    assert capsys.readouterr().out == told
     assert main(["prune", "--older-than", "soon"]) == 2
     assert "write a number and s, m, h, d or w: 30d" in capsys.readouterr().err
 

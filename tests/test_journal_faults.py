@@ -294,7 +294,7 @@ def of_version(number: int, path: Path) -> None:
     ("make", "message"),
     [
         (notes, r"it is not a journal, or its beginning is damaged \(file is not a database\); name another"),
-        (empty, "it is empty, so it has lost what it held; restore or remove it"),
+        (empty, "it is empty, so it has lost what it held; restore it, or remove it for a new one"),
         (somebodys, r"it is the database of something else \(its mark is 0, not \d+\); name another file"),
         (
             partial(of_version, 3),

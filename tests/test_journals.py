@@ -219,6 +219,12 @@ def test_two_instances_in_a_process_are_one_journal(journal: SQLiteJournal) -> N
     journal.release("tea-1")
 
 
+def test_sqlites_name_for_memory_is_no_file() -> None:
+    """The error says what is meant; no file of that name is made."""
+    with pytest.raises(JournalError, match=r"':memory:' is no file; .* write MemoryJournal\(\)"):
+        SQLiteJournal(":memory:")
+
+
 def test_processes_share_it(path: Path) -> None:
     """Several at once write runs of their own; nothing is lost, nothing is mixed."""
     code = """

@@ -93,6 +93,10 @@ def _whole(traceback: bool) -> bool:
     return traceback or bool(os.environ.get("FLOWLET_DEBUG"))
 
 
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
 @app.command
 def run(
     target: str,
@@ -135,8 +139,7 @@ def run(
     """
     from ._run import Request, execute, target_with
 
-    given = {"timeout": timeout, "model": model, "backend": backend, "journal": journal, "run_id": run_id}
-    options = {name: value for name, value in given.items() if value is not None}
+    options = _given(timeout=timeout, model=model, backend=backend, journal=journal, run_id=run_id)
     request = Request(log, report, quiet, record, replay)
     asked = partial(target_with, target, inputs, input, options)
     return _guarded(lambda: execute(asked, request, json, _whole(traceback)), json, traceback)
@@ -265,6 +268,7 @@ def resume(
     all: Flag = False,
     journal: Recorded = None,
     changed_code: Literal["error", "reuse", "rerun"] | None = None,
+    timeout: Annotated[float | None, Parameter(metavar="SECONDS")] = None,
     json: Json = False,
     log: File = None,
     quiet: Quiet = False,
@@ -277,6 +281,7 @@ def resume(
         all: resume every run that was killed.
         journal: the journal; without it that of the settings.
         changed_code: what becomes of a recorded result when the code of its step has changed since.
+        timeout: end this execution after so many seconds.
         json: write result, error and metrics as one JSON object.
         log: write the log as JSON lines to this file, - for stderr.
         quiet: don't show the progress of the run.
@@ -286,7 +291,8 @@ def resume(
     from ._run import Request
 
     request = Request(log, None, quiet)
-    work = partial(resume_runs, run, all, journal, changed_code, request, json, _whole(traceback))
+    options = _given(changed_code=changed_code, timeout=timeout)
+    work = partial(resume_runs, run, all, journal, options, request, json, _whole(traceback))
     return _guarded(work, json, traceback)
 
 
@@ -298,6 +304,7 @@ def rerun(
     from_: Annotated[str, Parameter(name="--from", metavar="STEP")],
     journal: Recorded = None,
     changed_code: Literal["error", "reuse", "rerun"] | None = None,
+    timeout: Annotated[float | None, Parameter(metavar="SECONDS")] = None,
     json: Json = False,
     quiet: Quiet = False,
     traceback: Flag = False,
@@ -309,6 +316,7 @@ def rerun(
         from_: the step whose first call, and all that came after it, is made again.
         journal: the journal; without it that of the settings.
         changed_code: what becomes of a recorded result when the code of its step has changed since.
+        timeout: end this execution after so many seconds.
         json: write result, error and metrics as one JSON object.
         quiet: don't show the progress of the run.
         traceback: show the whole traceback of a failure.
@@ -317,7 +325,8 @@ def rerun(
     from ._run import Request
 
     request = Request(None, None, quiet)
-    work = partial(rerun_from, run, from_, journal, changed_code, request, json, _whole(traceback))
+    options = _given(changed_code=changed_code, timeout=timeout)
+    work = partial(rerun_from, run, from_, journal, options, request, json, _whole(traceback))
     return _guarded(work, json, traceback)
 
 

@@ -6,10 +6,11 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from attrs import asdict, evolve
@@ -17,10 +18,11 @@ from attrs import asdict, evolve
 from .._codec import from_json, to_json
 from .._target import Unloadable
 from ..display._words import cost_of, tokens_of, visible
-from ..entries import ChangedCode, Entry, JournalledRun
+from ..entries import Entry, JournalledRun
 from ..errors import DamagedRuns, FlowletError, InputError
 from ..messages import Completion
 from ..metrics import Usage
+from ..protocols import Journal
 from ..resuming import (
     RecordedRun,
     forget_old,
@@ -30,9 +32,10 @@ from ..resuming import (
     resumable,
     rewound,
 )
+from ..settings import process
 from . import _codes
 from ._errors import as_data, tell
-from ._run import Ended, Request, execute, executed
+from ._run import Asked, Ended, Request, execute, executed, with_run_options
 from ._shown import write_json
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
@@ -43,13 +46,11 @@ _WIDTH = 72
 def list_runs(journal: str | None, state: str | None, workflow: str | None, limit: int, as_json: bool) -> int:
     """Write the runs of a journal, a line each; those that are damaged are told besides."""
     runs, fault = _known(journal)
-    found = [
-        run for run in runs if state in (None, run.state, _word(run)) and workflow in (None, run.workflow)
-    ][:limit]
+    found = [run for run in runs if state in (None, _word(run)) and workflow in (None, run.workflow)][:limit]
     if as_json:
         write_json([asdict(run) for run in found])
     elif not found:
-        print("no such runs")
+        print(f"no such runs{_where(journal)}")
     else:
         _write_table(found)
     return _told(fault)
@@ -61,6 +62,15 @@ def _known(journal: str | None) -> tuple[Sequence[JournalledRun], DamagedRuns | 
         return recorded_runs(journal), None
     except DamagedRuns as exc:
         return exc.runs, exc
+
+
+def _where(journal: str | None) -> str:
+    """Where nothing was found: the whole path, as a relative one is from where the command is run."""
+    named = process.settings.journal if journal is None else journal
+    if not isinstance(named, str):
+        return ""
+    path = Path(named).expanduser().resolve()
+    return visible(f" in {path}" if path.exists() else f": there is no file {path}")
 
 
 def _told(fault: DamagedRuns | None, code: int = _codes.OK) -> int:
@@ -207,7 +217,7 @@ def resume_runs(
     run_id: str | None,
     everything: bool,
     journal: str | None,
-    changed_code: ChangedCode | None,
+    options: Mapping[str, Any],
     request: Request,
     as_json: bool,
     whole: bool,
@@ -220,21 +230,27 @@ def resume_runs(
     if everything == (run_id is not None):
         raise InputError("name a run to resume, or all that were killed with --all; flowlet runs lists them")
     if run_id is not None:
-        return execute(partial(resumable, run_id, None, journal, changed_code), request, as_json, whole)
+        return execute(partial(_asked, run_id, journal, options), request, as_json, whole)
     runs, fault = _known(journal)
     names = [run.run_id for run in runs if _killed(run)]
-    ended = list(_resumed(names, journal, changed_code, request, as_json, whole))
+    ended = list(_resumed(names, journal, options, request, as_json, whole))
     if as_json:
         write_json([{"run_id": name, **one.outcome} for name, one in zip(names, ended, strict=False)])
     elif not names:
-        print("no run was killed")
+        print(f"no run was killed{_where(journal)}")
     return _told(fault, max((one.code for one in ended), default=_codes.OK))
+
+
+def _asked(run_id: str, journal: str | Journal | None, options: Mapping[str, Any]) -> Asked:
+    """The workflow of a run, with *options* for this execution, and its inputs."""
+    fn, args, kwargs = resumable(run_id, None, journal, None)
+    return with_run_options(fn, options), args, kwargs
 
 
 def _resumed(
     names: Sequence[str],
     journal: str | None,
-    changed_code: ChangedCode | None,
+    options: Mapping[str, Any],
     request: Request,
     as_json: bool,
     whole: bool,
@@ -242,7 +258,7 @@ def _resumed(
     """Resume one run after the other, until a signal comes; one that can't be resumed is told."""
     for at, name in enumerate(names, 1):
         try:
-            ended = executed(partial(resumable, name, None, journal, changed_code), request, as_json, whole)
+            ended = executed(partial(_asked, name, journal, options), request, as_json, whole)
         except (FlowletError, Unloadable) as exc:
             tell(exc, whole)
             ended = Ended(_codes.USAGE, {"result": None, "error": as_data(exc), "metrics": None}, None)
@@ -261,14 +277,14 @@ def rerun_from(
     run_id: str,
     step: str,
     journal: str | None,
-    changed_code: ChangedCode | None,
+    options: Mapping[str, Any],
     request: Request,
     as_json: bool,
     whole: bool,
 ) -> int:
     """Run a recorded run again from *step* on; where it is refused, it stays as it was."""
     store = rewound(run_id, step, journal)
-    return execute(partial(resumable, run_id, None, store, changed_code), request, as_json, whole)
+    return execute(partial(_asked, run_id, store, options), request, as_json, whole)
 
 
 def prune_runs(names: Sequence[str], age: str | None, state: str, journal: str | None, as_json: bool) -> int:
@@ -292,7 +308,8 @@ def prune_runs(names: Sequence[str], age: str | None, state: str, journal: str |
     elif names:
         print(f"dropped: {', '.join(map(visible, names))}")
     else:
-        print(f"{len(dropped)} runs dropped" if len(dropped) != 1 else "1 run dropped")
+        where = "" if dropped else _where(journal)
+        print("1 run dropped" if len(dropped) == 1 else f"{len(dropped)} runs dropped{where}")
     return _told(fault)
 
 

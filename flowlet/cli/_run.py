@@ -55,7 +55,7 @@ def target_with(target: str, words: tuple[str, ...], input: str | None, options:
     Raises:
         FlowletError, Unloadable: the target, an input or an option is wrong.
     """
-    fn = _with_run_options(find(target), options)
+    fn = with_run_options(find(target), options)
     return fn, *read_inputs(fn, words, input)
 
 
@@ -108,7 +108,7 @@ def _collect_garbage() -> None:
         gc.enable()
 
 
-def _with_run_options(fn: Function, options: Mapping[str, Any]) -> Function:
+def with_run_options(fn: Function, options: Mapping[str, Any]) -> Function:
     """Make *fn* with the options of its run: of a step, too, ``timeout`` is that of the whole."""
     checked_options("options", options)
     made = with_options(fn) if spec_of(fn) is None else fn

@@ -107,7 +107,11 @@ class JournalFile:
             if S_ISDIR(found.st_mode):
                 raise fault(self.path, "it is a directory", "name a file")
             if not found.st_size:
-                raise fault(self.path, "it is empty, so it has lost what it held", "restore or remove it")
+                raise fault(
+                    self.path,
+                    "it is empty, so it has lost what it held",
+                    "restore it, or remove it for a new one",
+                )
             self._brief = reading and not may_write(self.path)
             self._db = look(self.path) if self._brief else connect(self.path)
             self._inode = inode

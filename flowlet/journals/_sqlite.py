@@ -39,9 +39,14 @@ class SQLiteJournal:
     last moments, never more. Other processes may use the same file, on the same machine. What has changed
     since it was written, is cut off or lost is found when it is read, and an error. All that goes wrong is a
     ``JournalError``; when the fault has passed, the same call works.
+
+    Raises:
+        JournalError: *path* is SQLite's ``":memory:"``, which is no file.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
+        if path == ":memory:":
+            raise JournalError("the journal ':memory:' is no file; for one in memory write MemoryJournal()")
         self.path = Path(path).expanduser().resolve()
         self._file = JournalFile(self.path)
         self._runs = Table(self.path, "runs", "run")
