@@ -137,10 +137,13 @@ class Session:
         """Give the run back; from here on nothing is written."""
         with guard:
             was_open, self._phase = self.is_open, "closed"
-        if was_open:
+        if not was_open:
+            return
+        try:
             if self._restored is not None:
                 with suppress(JournalError):
                     self._writer.wait(self._restored)
+        finally:
             self._give_back()
 
     def leave(self, last: Entry | None = None, wake: Callable[[], object] = _nothing) -> bool:

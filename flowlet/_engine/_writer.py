@@ -148,7 +148,7 @@ class Writer:
     def _append(self, entries: Sequence[Entry]) -> Mapping[str, JournalError | None]:
         """Append *entries*; tell what went wrong with which run. A run that is damaged takes no other with it."""
         began = time.monotonic()
-        error = _tried(self.sound.append, entries)
+        error = _tried(_asked, self.journal, "append", entries)
         if error is None:
             return _NONE
         runs = {entry.run_id: list[Entry]() for entry in entries}
@@ -156,7 +156,7 @@ class Writer:
             return dict.fromkeys(runs, error)
         for entry in entries:
             runs[entry.run_id].append(entry)
-        return {run_id: _tried(self.sound.append, own) for run_id, own in runs.items()}
+        return {run_id: _tried(_asked, self.journal, "append", own) for run_id, own in runs.items()}
 
     def ask(self) -> None:
         """Let the writer's own thread do what was posted; where there can be none, this one does."""
