@@ -43,7 +43,7 @@ class Session:
         self.policy: ChangedCode = policy
         self.fault: JournalError | None = None
         self.resumed = False
-        self._before: Entry | None = None
+        self._earlier: Entry | None = None
         self._restored: Wish | None = None
         self._scope: Scope = run.scope
         self._writer = writer
@@ -117,7 +117,7 @@ class Session:
             raise RunStopped(self.run_id, "over")
         own = self.recorded()
         self.resumed = own is not None
-        self._before = own[1] if own is not None and own[1].state != "running" else None
+        self._earlier = own[1] if own is not None and own[1].state != "running" else None
         return own
 
     def is_anew(self, key: str, slot: str) -> bool:
@@ -307,8 +307,8 @@ class Session:
     def refuse(self, fault: JournalError) -> None:
         """Suspend the run, which is told to stand as it did: this code can't go on with what is recorded."""
         with guard:
-            if self.is_open and self.fault is None and self._before is not None:
-                self._restored = self._writer.post(self._before)
+            if self.is_open and self.fault is None and self._earlier is not None:
+                self._restored = self._writer.post(self._earlier)
             self.fault = self.fault or fault
         self.suspend(fault)
 
