@@ -23,7 +23,6 @@ from flowlet import (
     ExcludeFromKey,
     InputError,
     JournalError,
-    ProviderError,
     RunStopped,
     WorkflowTimeout,
     apmap,
@@ -650,7 +649,7 @@ def test_a_step_that_is_added_to_a_file_lets_the_others_be(journal: MemoryJourna
     answers = iter(["first", "second", ValueError("no third"), "new", "end"])
     provider = MockProvider(lambda _: next(answers))
     register_provider("mock", provider)
-    with pytest.raises(ProviderError, match="no third"):
+    with pytest.raises(ValueError, match="no third"):
         run(written(*steps), "tea")
     assert run(written("new: {prompt: 'Say {x}.'}", *steps), "tea") == "end"
     assert provider.requests[-1].messages[-1].content in ("End first second.", "End second first.")

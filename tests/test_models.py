@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -1083,6 +1084,7 @@ def test_context_variables_reach_the_provider(background: str) -> None:
 def test_a_foreign_error_becomes_a_provider_error(background: str, kind: Any, mode: str) -> None:
     """What a provider raises beside its contract is told as ProviderError, with the cause, and booked."""
     provider = scripted(ZeroDivisionError("oops"), kind=kind)
+    provider.scripted = False  # as the provider of somebody else
     with pytest.raises(ProviderError, match="the provider raised ZeroDivisionError: oops") as caught:
         run(asks if mode == "sync" else aasks)
     assert (caught.value.kind, caught.value.provider, caught.value.retryable) == ("other", "mock", False)
@@ -1140,7 +1142,9 @@ def test_a_price_that_raises_does_not_lose_the_answer(background: str, mode: str
 
 def test_a_failing_provider_hurts_its_own_run_only(background: str) -> None:
     """Other runs on the same loop go on and give their answers."""
-    register_provider("bad", AsyncMockProvider(lambda _: 1 // 0))
+    bad = AsyncMockProvider(lambda _: 1 // 0)
+    bad.scripted = False
+    register_provider("bad", bad)
     register_provider("good", AsyncMockProvider(lambda _: "tea"))
     handles = [start(with_options(aasks, model=f"{name}:m")) for name in ("bad", "good") * 10]
     for index, handle in enumerate(handles):
@@ -1350,6 +1354,28 @@ async def test_an_async_step_is_tested_with_an_async_mock_model() -> None:
 def test_a_mock_model_stays_pinned_in_a_run() -> None:
     """A run's model, offline too, does not go around a mock: that is the caller's explicit choice."""
     assert run(with_options(summarise, model="offline"), "tea", llm=MockLLM([TALK])) == TALK
+
+
+@pytest.mark.usefixtures("no_waits")
+@EACH_PROVIDER
+def test_an_exception_in_a_script_comes_out_as_it_is(background: str, kind: Any, heard: Heard) -> None:
+    """Whatever it is, from a call or a stream, booked as failed, and no failure of a plugin."""
+    error = ValueError("mine")
+    scripted(error, lambda request: json.loads("{"), error, error, kind=kind)
+    for fails in (asks, aasks, piecewise, apiecewise):
+        with pytest.raises(ValueError, match="mine|Expecting property name") as caught:
+            run(fails)
+        assert caught.value is error or fails is aasks
+        assert last_run().metrics.usage.failed == 1
+    assert heard.of(PluginFailed) == []
+
+
+def test_a_mock_model_raises_the_exception_in_its_script() -> None:
+    """Of the caller's own type, so that what handles it can be tested."""
+    for error in (ValueError("mine"), TimeoutError("late"), KeyError("k")):
+        with pytest.raises(type(error)) as caught:
+            MockLLM([error]).ask("?")
+        assert caught.value is error
 
 
 async def test_a_mock_model_streams() -> None:

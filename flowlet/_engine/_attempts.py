@@ -326,8 +326,13 @@ def _again(exc: Exception) -> bool | float:
 
 
 def shown(target: Target, exc: BaseException) -> BaseException:
-    """What callers see of *exc*: facts of ours, never a foreign type out of a provider; that is told as its failure."""
-    if isinstance(exc, FlowletError | AssertionError) or _isolation().is_no_failure(exc):
+    """What callers see of *exc*: facts of ours, never a foreign type out of a provider; that is told as its failure.
+
+    What a mock raises is in a test's script, and comes out as it is.
+    """
+    if isinstance(exc, FlowletError | AssertionError) or getattr(target.provider, "scripted", False):
+        return exc
+    if _isolation().is_no_failure(exc):
         return exc
     _isolation().provider_failed(target.name, describe(exc))
     return ProviderError("other", f"the provider raised {describe(exc)}", provider=target.name)

@@ -1,7 +1,7 @@
 """A provider that answers from a script and fails a test whose calls differ from it.
 
 An answer is text (as the model would write it, JSON where a type was asked for), a value of the type
-asked for, a :class:`Completion`, an exception to raise, or a function of the request that gives one of
+asked for, a :class:`Completion`, an exception to raise as it is, or a function of the request that gives one of
 these. For async calls that may be an async function, which is how a test makes a call wait.
 """
 
@@ -48,6 +48,8 @@ class _Script:
     structured_output: StructuredOutput = "json_schema"
     keeps_time = True
     live = False
+    scripted = True
+    """What it raises is meant by the test, also an error that no provider may raise."""
 
     def __init__(
         self,

@@ -337,7 +337,7 @@ class _Recorded(_Taped):
         self._provider = provider
         self.structured_output = getattr(provider, "structured_output", "prompt")
         tape.offers(name, self.structured_output)
-        for optional in ("price", "load", "keeps_time", "open", "close"):
+        for optional in ("price", "load", "keeps_time", "scripted", "open", "close"):
             if hasattr(provider, optional):
                 setattr(self, optional, getattr(provider, optional))
         for kind, find in (("", sync_method), ("a", async_method)):
