@@ -33,6 +33,7 @@ _JOINED = {
 """What Python makes one instruction of, if it stands in one line."""
 
 
+@lru_cache(maxsize=1024)
 def text_of(code: CodeType) -> tuple[str, ...]:
     """Tell *code* from any other by what it does: without layout, comments and docstrings, which no instruction uses."""
     return (*_instructions(code), "", *code.co_freevars)
