@@ -1,6 +1,7 @@
 """A suspended run: whatever its body makes of the fault, nothing more of it is written, and it goes on rightly."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from flowlet import (
     LLM,
     AsyncLLM,
     JournalError,
+    apmap,
     configure,
     pmap,
     recorded,
@@ -178,6 +180,60 @@ def test_what_a_swallowed_fault_leads_to_is_no_outcome(
     assert run(with_options(body, journal=store), 7) == 7
     assert resume("r", body, journal=store) == 7
     assert not heard.of(BodyDiverged)
+
+
+robust, arobust = step(tolerant), step(atolerant)
+cached, acached = step(cache=lambda x: x)(tolerant), step(cache=lambda x: x)(atolerant)
+child, achild = workflow(tolerant), workflow(atolerant)
+
+
+@workflow
+def everywhere(x: int) -> int:
+    try:
+        found = sum(pmap(grasping, [x, x + 1])) + robust(x) + start(achild, x).result()
+    except Exception:
+        found = FALLBACK
+    return found + cached(x) + child(x)
+
+
+@workflow
+async def aeverywhere(x: int) -> int:
+    try:
+        found = sum(await apmap(atolerant, [x, x + 1])) + await arobust(x) + await start(child, x)
+    except Exception:
+        found = FALLBACK
+    return found + await acached(x) + await achild(x)
+
+
+class Failing(MemoryJournal):
+    """A journal that fails at one write, or at all from then on."""
+
+    def __init__(self, at: int, sticky: bool) -> None:
+        super().__init__()
+        self.at, self.sticky, self.writes = at, sticky, 0
+
+    def append(self, entries: Sequence[Entry], /) -> None:
+        self.writes += 1
+        if self.at and (self.writes == self.at or (self.sticky and self.writes > self.at)):
+            raise JournalError("the disk fails")
+        super().append(entries)
+
+
+@pytest.mark.parametrize("body", [everywhere, aeverywhere])
+@pytest.mark.parametrize("sticky", [False, True], ids=["once", "sticky"])
+def test_wherever_a_fault_strikes_the_result_is_right(body: Any, sticky: bool, backend: str) -> None:
+    """Though each part of the body makes something else of it."""
+    for at in range(1, 100):
+        store = Failing(at, sticky)
+        kept = with_options(body, journal=store, backend=backend)
+        with suppress(JournalError):
+            assert run(with_options(kept, run_id="r"), 1) == 7
+            assert store.writes < at
+            return
+        store.at = 0
+        assert store.run("r") is None or store.run("r").state == "running"
+        assert [run(kept, 1), run(with_options(kept, run_id="r"), 1)] == [7, 7], at
+    pytest.fail("it never ended")
 
 
 def changing(factor: int) -> Any:
