@@ -424,6 +424,27 @@ async def test_a_failure_leaves_no_coroutine_of_the_rest_behind() -> None:
     assert not found
 
 
+async def test_what_a_left_thread_gives_is_closed() -> None:
+    """A coroutine that comes when nobody waits for it any more is no warning."""
+    go, given = threading.Event(), threading.Event()
+
+    def gives(number: int) -> Any:
+        if number == 0:
+            raise Broken
+        assert go.wait(LATE)
+        given.set()
+        return afails_at_2(3)
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with pytest.raises(Broken):
+            await apmap(gives, [1, 0])
+        go.set()
+        assert given.wait(LATE)
+        until(lambda: not process.of(Threads).abandoned)
+    assert not found
+
+
 def test_a_body_may_catch_a_failed_fan_out_and_go_on(background: str) -> None:
     """After the failure the run is whole: further steps and fan-outs work."""
 

@@ -233,11 +233,12 @@ def _passed(call: StepCall, next: Callable[[StepCall], Any]) -> Any:
     return next(call)
 
 
-@pytest.mark.parametrize("middleware", [[], [_passed]])
+@pytest.mark.parametrize("around", [{}, {"middleware": [_passed]}, {"observers": [lambda event: None]}])
 @pytest.mark.parametrize("options", [{}, {"check": True}, {"attempts": 3}, {"timeout": 60.0}])
 @pytest.mark.parametrize("fn", [forgetful, aforgetful])
-def test_a_coroutine_is_no_result_of_a_step(background: str, fn: Any, options: Any, middleware: Any) -> None:
+def test_a_coroutine_is_no_result_of_a_step(background: str, fn: Any, options: Any, around: Any) -> None:
     """The step fails that gives it, not the one that gets it, and the lines that work are told."""
+    configure(**around)
     asks = step(**options)(fn)
 
     def body() -> str:
@@ -250,7 +251,7 @@ def test_a_coroutine_is_no_result_of_a_step(background: str, fn: Any, options: A
         with pytest.raises(
             BridgeError, match=f"'ask' is async and was not awaited: '{fn.__name__}'"
         ) as caught:
-            run(with_options(each, middleware=middleware))
+            run(each)
         assert "ask(...) of an LLM, not an AsyncLLM" in str(caught.value)
         assert failure_of(caught.value).step == fn.__name__
         (only,) = last_run().metrics.steps
