@@ -40,11 +40,9 @@ class StandIn(Protocol):
 
     def has(self, name: str) -> bool:
         """Whether it answers for the provider *name* itself."""
-        ...
 
     def provider(self, name: str, find: Callable[[], LLMProvider]) -> LLMProvider:
         """Give the one to ask in the place of the provider *name*, which *find* finds."""
-        ...
 
 
 stand_in: ContextVar[StandIn | None] = ContextVar("flowlet_stand_in", default=None)
@@ -344,8 +342,7 @@ def _chosen(pinned: str | None) -> str:
     Where any of them is ``offline``, that replaces the others, but for one that sends nothing.
     """
     frame = current.get()
-    around = () if frame is None else frame.models
-    models = (*(() if pinned is None else (pinned,)), *around, process.settings.model)
+    models = (*((pinned,) if pinned else ()), *(frame.models if frame else ()), process.settings.model)
     return models[0] if _sends_nothing(models[0].partition(":")[0]) else chosen(models)
 
 
