@@ -40,9 +40,11 @@ class StandIn(Protocol):
 
     def has(self, name: str) -> bool:
         """Whether it answers for the provider *name* itself."""
+        ...
 
     def provider(self, name: str, find: Callable[[], LLMProvider]) -> LLMProvider:
         """Give the one to ask in the place of the provider *name*, which *find* finds."""
+        ...
 
 
 stand_in: ContextVar[StandIn | None] = ContextVar("flowlet_stand_in", default=None)
@@ -159,10 +161,9 @@ class _Model(Shown):
         parameters = Parameters(
             self.temperature, self.max_tokens, self.top_p, self.seed, self.stop, self.extra
         )
-        models = process.settings.models
         for name in (model, "default"):
-            if name in models:
-                parameters = _filled(parameters, models[name])
+            if found := process.settings.models.get(name):
+                parameters = _filled(parameters, found)
         return parameters
 
     def _request(self, messages: str | Sequence[Message], target: Target, model: str) -> Request:
