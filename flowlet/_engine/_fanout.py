@@ -194,7 +194,7 @@ async def map_in_tasks(fn: Function, items: Iterable[Any], max_concurrency: int)
 
 def _raise_interrupt(exc: BaseException) -> None:
     """Raise a Ctrl-C as it came, where trio makes a group of it."""
-    if isinstance(exc, BaseExceptionGroup) and _is_interrupt(exc):
+    if not isinstance(exc, KeyboardInterrupt) and _is_interrupt(exc):
         raise KeyboardInterrupt from None
 
 
