@@ -42,7 +42,8 @@ def live():
 @pytest.fixture
 def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     """Run pytest on a file of tests; gives its result."""
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER_COUNT"):  # of the session that these tests are in
+        monkeypatch.delenv(name, raising=False)
 
     def session(tests: str, *options: str) -> pytest.RunResult:
         pytester.makepyfile(test_it=HEAD + tests)
