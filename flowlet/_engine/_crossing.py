@@ -61,10 +61,15 @@ def abandon(job: Job, frame: Frame) -> None:
         info = None if frame.run is None else frame.run.info
         step = None if frame.step is None else frame.step.name
         event = ThreadAbandoned(info, time.time(), step, threads.abandoned)
+
+        def tell() -> None:
+            if not job.finished and process.existing(Threads) is threads:  # else a test has begun anew
+                process.notice(event)
+
         try:
-            process.of(Watch).after(COURTESY, lambda: None if job.finished else process.notice(event))
+            process.of(Watch).after(COURTESY, tell)
         except FlowletError:  # the clock can't have a thread any more
-            process.notice(event)
+            tell()
     if job.finished:  # before, or in this moment
         job.discard()
 
