@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from weakref import WeakSet
+from weakref import ref
 
 from ..context import RunRecord
 from ..events import RunsCancelledAtExit
@@ -27,7 +27,7 @@ class Background:
 
     def __init__(self) -> None:
         self._runs: set[RunRecord] = set()
-        self._failed = WeakSet[RunRecord]()
+        self._failed: set[ref[RunRecord]] = set()
         self.closers: list[Callable[[], object]] = []
         """Called when these runs have ended, before their loops do."""
         process.of(Watch).start()  # while the interpreter ends, no thread can be started any more
@@ -40,7 +40,7 @@ class Background:
     def _ended(self, run: RunRecord) -> None:
         self._runs.discard(run)
         if run.error_text is not None:
-            self._failed.add(run)
+            self._failed.add(ref(run, self._failed.discard))
 
     def going_on(self) -> tuple[RunRecord, ...]:
         """Those that have not ended."""
@@ -48,7 +48,8 @@ class Background:
 
     def failed(self) -> list[RunRecord]:
         """Those that have failed, as far as anybody still holds them, the oldest first."""
-        return sorted(self._failed, key=attrgetter("started"))
+        held = (known() for known in tuple(self._failed))
+        return sorted((run for run in held if run is not None), key=attrgetter("started"))
 
 
 @atexit.register
