@@ -145,6 +145,10 @@ class Port:
         """Make a waiter for the current task."""
         raise NotImplementedError
 
+    async def turn(self) -> None:
+        """Let the loop go round once, unless the task is cancelled."""
+        raise NotImplementedError
+
     def spawn(self, fn: Callable[..., Awaitable[None]], args: tuple[Any, ...], context: Context) -> None:
         """Start a task of the engine's own; *fn* must not raise. Only in the loop."""
         raise NotImplementedError
@@ -187,6 +191,7 @@ class _AsyncioPort(Port):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self.limit = anyio.CancelScope
+        self._sleep = _found("asyncio", "sleep")
         self._loop = weakref.ref(loop)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -199,6 +204,9 @@ class _AsyncioPort(Port):
 
     def waiter(self) -> Waiter:
         return _AsyncioWaiter(self)
+
+    async def turn(self) -> None:
+        await self._sleep(0)
 
     def spawn(self, fn: Callable[..., Any], args: tuple[Any, ...], context: Context) -> None:
         task = self.loop.create_task(fn(*args), context=context)
@@ -256,6 +264,9 @@ class _TrioPort(Port):
 
     def waiter(self) -> Waiter:
         return _TrioWaiter(self)
+
+    async def turn(self) -> None:
+        await self.lowlevel.checkpoint()
 
     def spawn(self, fn: Callable[..., Awaitable[None]], args: tuple[Any, ...], context: Context) -> None:
         self.lowlevel.spawn_system_task(self._counted, fn, args, context=context)

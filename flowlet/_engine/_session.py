@@ -238,12 +238,11 @@ class Session:
             JournalError: it could not be written; the run is suspended.
             RunStopped: the run is over, or suspended.
         """
-        waiter = current_port().waiter()
         with guard:
             self._check_open()
-            wish = self._writer.post(entry, waiter.wake)
+            wish = self._writer.post(entry)
         try:
-            await self._writer.await_(wish, waiter)
+            await self._writer.await_(wish, current_port())
         except JournalError as exc:
             raise self._suspended(exc) from exc
 

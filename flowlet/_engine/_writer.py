@@ -15,14 +15,16 @@ from typing import Any, cast
 from .._raised import describe
 from ..entries import Entry
 from ..errors import FlowletError, JournalError
-from ..protocols import Journal
+from ..protocols import Journal, NowaitJournal
 from ..settings import process
-from ._loops import Waiter
+from ._loops import Port
 from ._threads import Latch, started
 
 GROUP = 256
 """How many entries are written at once at most."""
 
+UNTIDY = 1000
+"""How many entries a journal gets before it is tidied."""
 
 QUICK = 0.5
 """Seconds in which a group fails that is tried again run by run; what takes longer waited for the journal itself."""
@@ -82,7 +84,7 @@ def _asked(journal: Journal, name: str, *args: object) -> Any:
 
 
 class Writer:
-    """The way into one journal. A thread writes itself; for tasks the writer's own thread does."""
+    """The way into one journal. Who waits writes, a loop only what takes no time; else the writer's own thread does."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -91,6 +93,9 @@ class Writer:
         self._writing = threading.RLock()
         self._starting = threading.Lock()
         self._asked: Latch | None = None
+        self._nowait = isinstance(journal, NowaitJournal)
+        self._busy = False
+        self._untidy = 0
 
     def post(
         self,
@@ -114,14 +119,27 @@ class Writer:
                 self._write_group()
         wish.check()
 
-    async def await_(self, wish: Wish, waiter: Waiter) -> None:
-        """Wait for *wish*, which wakes *waiter*. When that is cancelled, the entry is written all the same.
+    async def await_(self, wish: Wish, port: Port) -> None:
+        """Wait for *wish* in a task. When that is cancelled, the entry is written all the same.
+
+        The loop goes round once before it writes, so that one group has all that its tasks post meanwhile.
 
         Raises:
             JournalError: it could not be written.
         """
-        self.ask()
-        await waiter.wait()
+        waiter = port.waiter()
+        try:
+            if self._nowait:
+                await port.turn()
+                if not wish.done:
+                    self._write_nowait()
+            if not wish.done:
+                wish.wake = waiter.wake
+        finally:
+            if not wish.done:
+                self.ask()
+        if not wish.done:
+            await waiter.wait()
         wish.check()
 
     def settle(self) -> None:
@@ -132,18 +150,48 @@ class Writer:
 
     def _write_group(self) -> None:
         group = [*self._wishes][:GROUP]
+        self._busy = True
         try:
             entries = [wish.entry for wish in group if wish.entry is not None]
-            errors = self._append(entries) if entries else _NONE
-            for wish in group:  # a Ctrl-C amidst leaves the rest for the next who writes: twice does no harm
-                error = errors.get(wish.entry.run_id) if errors and wish.entry is not None else None
-                wish.error = error if wish.then is None else _tried(wish.then) or error
-                wish.done = True
-                wish.wake()
-                self._wishes.popleft()
+            self._told(group, self._append(entries) if entries else _NONE)
         except BaseException:
             self.ask()
             raise
+        finally:
+            self._busy = False
+
+    def _write_nowait(self) -> None:
+        """Write what was posted, unless that might take time."""
+        if self._busy:
+            return
+        with self._writing:
+            group = [*self._wishes][:GROUP]
+            entries = [wish.entry for wish in group if wish.entry is not None and wish.then is None]
+            if entries and len(entries) == len(group):
+                errors = self._append_nowait(entries)
+                if errors is not None:
+                    self._told(group, errors)
+
+    def _told(self, group: Sequence[Wish], errors: Mapping[str, JournalError | None]) -> None:
+        """Tell all who wait how it went; a Ctrl-C amidst leaves the rest for the next who writes: twice does no harm."""
+        for wish in group:
+            error = errors.get(wish.entry.run_id) if errors and wish.entry is not None else None
+            wish.error = error if wish.then is None else _tried(wish.then) or error
+            wish.done = True
+            wish.wake()
+            self._wishes.popleft()
+        self._untidy += len(group)
+        if self._nowait and self._untidy >= UNTIDY:
+            self.ask()
+
+    def _append_nowait(self, entries: Sequence[Entry]) -> Mapping[str, JournalError | None] | None:
+        """Append *entries* as :meth:`_append` does; None says that nothing was done."""
+        try:
+            added = _asked(self.journal, "append_nowait", entries)
+        except JournalError as exc:
+            run_id = entries[0].run_id
+            return {run_id: exc} if all(entry.run_id == run_id for entry in entries) else None
+        return _NONE if added else None
 
     def _append(self, entries: Sequence[Entry]) -> Mapping[str, JournalError | None]:
         """Append *entries*; tell what went wrong with which run. A run that is damaged takes no other with it."""
@@ -175,6 +223,9 @@ class Writer:
     def _serve(self, asked: Latch) -> None:
         while asked.wait():
             self.settle()
+            if self._nowait and self._untidy >= UNTIDY:
+                self._untidy = 0
+                _tried(_asked, self.journal, "tidy")
 
 
 def _tried(call: Callable[..., object], *args: object) -> JournalError | None:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Literal
+from typing import Literal, TypeVar
 from weakref import WeakSet
 
 from .._forks import at_fork
 from ..settings import process
-from ._faults import fault, told
-from ._opening import check_free, connect, create, look, may_write, nothing
+from ._faults import BUSY, fault, told
+from ._opening import LOG, check_free, connect, create, look, may_write, nothing
 from ._trail import Trail
 
 __all__ = ["JournalFile"]
 
+T = TypeVar("T")
+
 _SEEN = 1000
 """How many trails are remembered at most."""
+_LONG = LOG * 3 // 4
+"""Pages of a log for whose end those who write have to wait, since they would never let it come to one."""
 
 _files: WeakSet[JournalFile] = WeakSet()  # of this process and its children: a fork keeps them
 _locked: list[JournalFile] = []  # while a fork goes on
@@ -37,34 +41,98 @@ class JournalFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lock = threading.Lock()
+        self._tidying = threading.Lock()
         self.seen: dict[str, Trail] = {}
         self._version: object = None
         self._db: sqlite3.Connection | None = None
         self._brief = False  # whether the connection is for one look
+        self._waits = True
         self._inode: tuple[int, int] | None = None
         with process.lock:
             _files.add(self)
 
-    @contextmanager
-    def transaction(self, kind: Literal["IMMEDIATE", "DEFERRED"]) -> Generator[sqlite3.Connection]:
-        """Do all that is done with the connection, or nothing of it.
+    def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """Look at the file, as it is at one moment.
+
+        Raises:
+            JournalError: something went wrong with it.
+        """
+        with self.lock:
+            return self._transact("DEFERRED", look)
+
+    def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Make a change, all of it or nothing.
 
         Raises:
             JournalError: something went wrong with the file.
         """
         with self.lock:
+            return self._transact("IMMEDIATE", change)
+
+    def write_nowait(self, change: Callable[[sqlite3.Connection], object]) -> bool:
+        """Make a change, where the file is open and nobody else uses it; False says that nothing was done.
+
+        Raises:
+            JournalError: something went wrong with the file.
+        """
+        if self._db is None or self.lock.locked():
+            return False
+        with self.lock:  # whoever took it just now is waited for: a bare acquire() is not safe from Ctrl-C
             try:
-                db = self._opened(reading=kind == "DEFERRED")
+                self._transact("IMMEDIATE", change, waits=False)
+            except _BusyError:
+                return False
+        return True
+
+    def tidy(self) -> None:
+        """Write the log back, beside those who write.
+
+        Raises:
+            JournalError: something went wrong with the file.
+        """
+        with self._tidying, told(self.path):
+            with closing(connect(self.path)) as db:
+                pages = _written_back(db)
+            if pages > _LONG:
+                with self.lock:
+                    if self._db is not None:
+                        _written_back(self._db)
+
+    def _transact(
+        self,
+        kind: Literal["IMMEDIATE", "DEFERRED"],
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        waits: bool = True,
+    ) -> T:
+        try:
+            db = self._opened(reading=kind == "DEFERRED")
+            if waits is not self._waits:
+                self._wait(db, waits)
+            try:
                 db.execute(f"BEGIN {kind}")
-                self._look(db)
-                yield db
-                db.execute("COMMIT")
-                if self._brief:
-                    self.shut()
-            except BaseException:
-                self.shut()  # which takes back what was half done
-                with told(self.path):
+            except sqlite3.OperationalError as exc:
+                if waits or exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
+                raise _BusyError from exc
+            self._look(db)
+            found = work(db)
+            db.execute("COMMIT")
+            if self._brief:
+                self.shut()
+        except _BusyError:
+            raise
+        except BaseException:
+            self.shut()  # which takes back what was half done
+            with told(self.path):
+                raise
+        return found
+
+    def _wait(self, db: sqlite3.Connection, waits: bool) -> None:
+        """Wait for the locks of others and for the disk, or not."""
+        db.execute(f"PRAGMA busy_timeout = {BUSY * 1000 if waits else 0:.0f}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {LOG if waits else 0}")
+        self._waits = waits
 
     @property
     def is_there(self) -> bool:
@@ -73,18 +141,29 @@ class JournalFile:
 
     def close(self) -> None:
         """Close the connection, when nobody uses it any more."""
-        with self.lock:
+        with self._tidying, self.lock:
             self.shut()
 
     def shut(self) -> None:
         """Close the connection. The caller has the lock."""
         self.seen.clear()
+        self._waits = True
         db, self._db = self._db, None
         if db is not None:
             with suppress(sqlite3.Error):  # what these could tell was told by the call that failed
                 db.rollback()  # closing alone waits for cursors, which a traceback may hold
             with suppress(sqlite3.Error):
                 db.close()
+
+    def hold(self) -> None:
+        """Let nobody at the file."""
+        self._tidying.acquire()
+        self.lock.acquire()
+
+    def let_go(self) -> None:
+        """Let others at the file again."""
+        self.lock.release()
+        self._tidying.release()
 
     def _look(self, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA data_version").fetchone()
@@ -130,17 +209,27 @@ class JournalFile:
         return self._opened(reading=False)
 
 
+class _BusyError(Exception):
+    """Another process has the file locked."""
+
+
+def _written_back(db: sqlite3.Connection) -> int:
+    """Write the log back as far as nobody hinders that; tell how many pages are in it."""
+    _, pages, _ = db.execute("PRAGMA wal_checkpoint").fetchone()
+    return int(pages)
+
+
 def _before_fork() -> None:
     with process.lock:
         _locked[:] = _files
     for file in _locked:
-        file.lock.acquire()
+        file.hold()
         file.shut()
 
 
 def _after_fork() -> None:
     for file in _locked:
-        file.lock.release()
+        file.let_go()
     _locked.clear()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ._claims import Claims
 from ._faults import BUSY, fault
 
-__all__ = ["check_free", "connect", "create", "look", "may_write", "nothing"]
+__all__ = ["LOG", "check_free", "connect", "create", "look", "may_write", "nothing"]
 
 _MOMENT = 0.002
 """Seconds between two looks whether somebody has made a journal."""
@@ -33,10 +33,12 @@ CREATE TABLE entries (number INTEGER PRIMARY KEY, run BLOB, digest BLOB, body BL
 CREATE INDEX firsts ON entries (run) WHERE run IS NOT NULL;
 PRAGMA journal_mode = WAL;
 """
-_SETTINGS = """\
+LOG = 4000
+"""Pages that the log may have before who writes next writes them back."""
+_SETTINGS = f"""\
 PRAGMA synchronous = NORMAL;
 PRAGMA cell_size_check = ON;
-PRAGMA wal_autocheckpoint = 4000;
+PRAGMA wal_autocheckpoint = {LOG};
 PRAGMA journal_size_limit = 16777216;
 """
 

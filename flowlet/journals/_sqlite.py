@@ -27,6 +27,8 @@ __all__ = ["SQLiteJournal"]
 
 _ALL = "runs"
 _AT_ONCE = 10_000
+_LARGE = 1 << 16
+"""Characters of results that an event loop does not write itself."""
 _UNLISTED = " (it has entries, and is not among the runs)"
 _LOST = "SELECT run FROM entries WHERE run IS NOT NULL AND run NOT IN (SELECT name FROM runs)"
 _OF_RUN = "FROM entries WHERE number BETWEEN ? AND ?"
@@ -62,18 +64,25 @@ class SQLiteJournal:
         Raises:
             JournalError: they could not be written, or the first entry of a run is not about the run.
         """
-        with self._file.transaction("IMMEDIATE") as db:
-            for run_id, group in by_run(entries).items():
-                seen = self._file.seen.get(run_id)
-                known = seen or self._whole(db, run_id)
-                trail, rows = (known or self._new(db, run_id)).with_entries(group)
-                db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
-                if known is not seen:
-                    self._check_place(db, run_id, trail)
-                if trail.due:
-                    self._runs.put(db, run_id, trail.row())
-                    trail = evolve(trail, told=trail.entries)
-                self._file.seen[run_id] = trail
+        self._file.write(lambda db: self._add(db, entries))
+
+    def append_nowait(self, entries: Sequence[Entry], /) -> bool:
+        """Add *entries*, if nobody else is at the file and they are not large; False says that nothing was added.
+
+        Raises:
+            JournalError: they could not be written, or the first entry of a run is not about the run.
+        """
+        if sum(len(entry.value) for entry in entries) > _LARGE:
+            return False
+        return self._file.write_nowait(lambda db: self._add(db, entries))
+
+    def tidy(self) -> None:
+        """Write SQLite's log back, beside those who write.
+
+        Raises:
+            JournalError: the file can't be written.
+        """
+        self._file.tidy()
 
     def read(self, run_id: str, /) -> Sequence[Entry]:
         """Tell all entries of a run in their order; nothing for a run that is not known.
@@ -81,9 +90,7 @@ class SQLiteJournal:
         Raises:
             JournalError: they can't be read, or are not as they were written.
         """
-        with self._file.transaction("DEFERRED") as db:
-            trail = self._trail(db, run_id)
-            rows = [] if trail is None else db.execute(f"SELECT * {_OF_RUN}", trail.numbers).fetchall()
+        trail, rows = self._file.read(lambda db: self._rows(db, run_id))
         return () if trail is None else read(self.path, run_id, trail, rows)
 
     def runs(self) -> Sequence[JournalledRun]:
@@ -93,10 +100,7 @@ class SQLiteJournal:
             DamagedRuns: some are not as they were written; it has the others.
             JournalError: they can't be read.
         """
-        with self._file.transaction("DEFERRED") as db:
-            rows, faults = self._runs.all(db)
-            faults += self._lost(db, len(rows) + len(faults))
-            ends = {run_id: self._to_its_end(db, Trail.of(run_id, row)) for run_id, row in rows.items()}
+        ends, faults = self._file.read(self._ends)
         faults += (f"the end of run {run_id!r}" for run_id, trail in ends.items() if trail is None)
         trails = [trail for trail in ends.values() if trail is not None]
         trails.sort(key=attrgetter("number"), reverse=True)
@@ -111,8 +115,7 @@ class SQLiteJournal:
         Raises:
             JournalError: it can't be read, or is not as it was written.
         """
-        with self._file.transaction("DEFERRED") as db:
-            trail = self._whole(db, run_id)
+        trail = self._file.read(lambda db: self._whole(db, run_id))
         return None if trail is None else next(iter(self._owned([trail])))
 
     def claim(self, run_id: str, /) -> str | None:
@@ -139,17 +142,9 @@ class SQLiteJournal:
         Raises:
             JournalError: the file can't be written.
         """
-        if not self._file.is_there:
-            return
-        with self._file.transaction("IMMEDIATE") as db:
-            self._file.seen.clear()
-            for run_id in run_ids:
-                number = self._number(db, run_id)
-                if number is not None:
-                    db.execute(f"DELETE {_OF_RUN}", numbers(number))
-                self._runs.drop(db, run_id)
-            self._recount(db)
-        self._give_back()
+        if self._file.is_there:
+            self._file.write(lambda db: self._drop(db, run_ids))
+            self._give_back()
 
     def kept(self, key: str, now: float, /) -> str | None:
         """Tell the cached value of *key*, unless it has expired at *now*.
@@ -157,8 +152,7 @@ class SQLiteJournal:
         Raises:
             JournalError: it can't be read, or is not as it was written.
         """
-        with self._file.transaction("DEFERRED") as db:
-            row = self._cache.get(db, key)
+        row = self._file.read(lambda db: self._cache.get(db, key))
         value: str | None = None if row is None or _is_over(now, row) else row["value"]
         return value
 
@@ -168,8 +162,7 @@ class SQLiteJournal:
         Raises:
             JournalError: it can't be written.
         """
-        with self._file.transaction("IMMEDIATE") as db:
-            self._cache.put(db, key, {"value": value, "expires": expires})
+        self._file.write(lambda db: self._cache.put(db, key, {"value": value, "expires": expires}))
 
     def expire(self, now: float, /) -> None:
         """Drop the cached values that have expired at *now*, and damaged ones. While it looks, others may write.
@@ -177,11 +170,9 @@ class SQLiteJournal:
         Raises:
             JournalError: the file can't be read or written.
         """
-        with self._file.transaction("DEFERRED") as db:
-            ended = self._cache.ended(db, partial(_is_over, now))
+        ended = self._file.read(lambda db: self._cache.ended(db, partial(_is_over, now)))
         for at in range(0, len(ended), _AT_ONCE):  # between them others write
-            with self._file.transaction("IMMEDIATE") as db:
-                self._cache.drop_as_told(db, ended[at : at + _AT_ONCE])
+            self._file.write(partial(self._cache.drop_as_told, rows=ended[at : at + _AT_ONCE]))
         self._give_back()
 
     def close(self) -> None:
@@ -190,12 +181,42 @@ class SQLiteJournal:
 
     def _give_back(self) -> None:
         """Give the pages that hold nothing any more back to the system."""
-        with self._file.transaction("DEFERRED") as db:
-            (free,) = db.execute("PRAGMA freelist_count").fetchone()
+        (free,) = self._file.read(lambda db: db.execute("PRAGMA freelist_count").fetchone())
         for at in range(0, free, _AT_ONCE):  # between them others write
-            with self._file.transaction("IMMEDIATE") as db:
-                for _ in range(min(free - at, _AT_ONCE)):
-                    db.execute("PRAGMA incremental_vacuum(1)")  # of more, execute() would do the first
+            self._file.write(partial(_vacuum, pages=min(free - at, _AT_ONCE)))
+
+    def _add(self, db: Connection, entries: Sequence[Entry]) -> None:
+        for run_id, group in by_run(entries).items():
+            seen = self._file.seen.get(run_id)
+            known = seen or self._whole(db, run_id)
+            trail, rows = (known or self._new(db, run_id)).with_entries(group)
+            db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
+            if known is not seen:
+                self._check_place(db, run_id, trail)
+            if trail.due:
+                self._runs.put(db, run_id, trail.row())
+                trail = evolve(trail, told=trail.entries)
+            self._file.seen[run_id] = trail
+
+    def _rows(self, db: Connection, run_id: str) -> tuple[Trail | None, list[Any]]:
+        """Tell the trail of a run, and its rows."""
+        trail = self._trail(db, run_id)
+        return trail, [] if trail is None else db.execute(f"SELECT * {_OF_RUN}", trail.numbers).fetchall()
+
+    def _ends(self, db: Connection) -> tuple[dict[str, Trail | None], list[str]]:
+        """Tell the trails of all runs to their ends, and what is damaged otherwise."""
+        rows, faults = self._runs.all(db)
+        faults += self._lost(db, len(rows) + len(faults))
+        return {run_id: self._to_its_end(db, Trail.of(run_id, row)) for run_id, row in rows.items()}, faults
+
+    def _drop(self, db: Connection, run_ids: Sequence[str]) -> None:
+        self._file.seen.clear()
+        for run_id in run_ids:
+            number = self._number(db, run_id)
+            if number is not None:
+                db.execute(f"DELETE {_OF_RUN}", numbers(number))
+            self._runs.drop(db, run_id)
+        self._recount(db)
 
     def _trail(self, db: Connection, run_id: str) -> Trail | None:
         row = self._runs.get(db, run_id)
@@ -291,6 +312,11 @@ class SQLiteJournal:
 
     def _count(self, db: Connection, runs: int, ever: int) -> None:
         self._counts.put(db, _ALL, {"runs": runs, "ever": ever})
+
+
+def _vacuum(db: Connection, pages: int) -> None:
+    for _ in range(pages):
+        db.execute("PRAGMA incremental_vacuum(1)")  # of more, execute() would do the first
 
 
 def _is_over(now: float, row: dict[str, Any]) -> bool:

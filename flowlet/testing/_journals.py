@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from attrs import evolve
 
 from ..entries import Entry, JournalledRun
 from ..errors import JournalError
-from ..protocols import Journal
+from ..protocols import Journal, NowaitJournal
 
 __all__ = ["check_journal"]
 
@@ -115,6 +116,27 @@ def _all_or_nothing(journal: Journal) -> Iterator[str]:
         yield from _unless(isinstance(error, JournalError), what, found, "a JournalError")
     yield from _same("read, after a group that failed", journal.read("a"), [])
     yield from _equal("runs, after a group that failed", list(journal.runs()), [])
+
+
+def _nowait(journal: Journal) -> Iterator[str]:
+    if not isinstance(journal, NowaitJournal):
+        return
+    journal.append([_run()])
+    entries = [_step(key="b"), _step(key="a")]
+    added = journal.append_nowait(entries)
+    yield from _unless(isinstance(added, bool), "append_nowait", added, "True or False")
+    yield from _same(
+        f"read, after append_nowait gave {added}",
+        journal.read("tea-1"),
+        [_run(), *entries] if added else [_run()],
+    )
+    with suppress(JournalError):
+        added = journal.append_nowait([_run("a"), _step("b")])
+        yield from _equal("append_nowait of a step whose run is not known", added, False)
+    yield from _same("read, after an append_nowait that failed", journal.read("a"), [])
+    before = journal.read("tea-1")
+    journal.tidy()
+    yield from _same("read, after tidy", journal.read("tea-1"), before)
 
 
 def _hostile(journal: Journal) -> Iterator[str]:
@@ -246,6 +268,7 @@ _CHECKS = (
     _order,
     _groups,
     _all_or_nothing,
+    _nowait,
     _hostile,
     _listed,
     _claimed,
