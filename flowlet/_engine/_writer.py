@@ -95,7 +95,8 @@ class Writer:
         self._asked: Latch | None = None
         self._nowait = isinstance(journal, NowaitJournal)
         self._busy = False
-        self._untidy = 0
+        self._new = 0
+        self._untidy = False
 
     def post(
         self,
@@ -180,8 +181,9 @@ class Writer:
             wish.done = True
             wish.wake()
             self._wishes.popleft()
-        self._untidy += len(group)
-        if self._nowait and self._untidy >= UNTIDY:
+        self._new += len(group)
+        if self._nowait and self._new >= UNTIDY:
+            self._new, self._untidy = 0, True
             self.ask()
 
     def _append_nowait(self, entries: Sequence[Entry]) -> Mapping[str, JournalError | None] | None:
@@ -223,8 +225,8 @@ class Writer:
     def _serve(self, asked: Latch) -> None:
         while asked.wait():
             self.settle()
-            if self._nowait and self._untidy >= UNTIDY:
-                self._untidy = 0
+            if self._untidy:
+                self._untidy = False
                 _tried(_asked, self.journal, "tidy")
 
 

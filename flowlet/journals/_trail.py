@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from json.encoder import encode_basestring
-from math import isfinite
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -101,9 +100,10 @@ class Trail:
 def _body(entry: Entry) -> bytes:
     """Write all facts but the run's id as a JSON list, in a quarter of the time that :mod:`json` takes."""
     texts = ",".join(map(encode_basestring, _texts(entry)))
-    times = entry.at, entry.duration
-    at, duration = map(repr if all(map(isfinite, times)) else json.dumps, times)
-    return data(f"[{texts},{at},{duration},{entry.attempts},{encode_basestring(entry.info)}]")
+    times = f"{entry.at!r},{entry.duration!r}"
+    if "n" in times:  # of inf or nan, which JSON calls otherwise
+        times = f"{json.dumps(entry.at)},{json.dumps(entry.duration)}"
+    return data(f"[{texts},{times},{entry.attempts},{encode_basestring(entry.info)}]")
 
 
 def numbers(run: int) -> tuple[int, int]:
