@@ -130,6 +130,11 @@ def changed(fn: F, changes: Mapping[str, Any]) -> F:
         DefinitionError: an option that does not exist, or a value that it can't have.
     """
     spec = spec_of(fn)
+    if isinstance(fn, functools.partial):
+        name = getattr(fn.func, "__name__", "talk")
+        raise DefinitionError(
+            f"a partial has no options; give them to its function: partial(with_options({name}, ...), ...)"
+        )
     if spec is None:
         spec = spec_of(decorated("workflow", fn, {}))
         assert spec is not None

@@ -115,11 +115,12 @@ def recorded(run_id: str, journal: str | PathLike[str] | Journal | None = None) 
         ConfigError: no journal is given, nor set.
         JournalError: it can't be read, or does not know the run.
     """
-    store = _store(journal)
+    writer = _writer(journal)
+    store = writer.sound
     _check(run_id)
     found = store.run(run_id)
     if found is None:
-        raise JournalError(f"there is no run {run_id!r} in the journal; it has {_some(store)}")
+        raise JournalError(f"there is no run {run_id!r} in {writer.name}; it has {_some(store)}")
     return RecordedRun(found, tuple(store.read(run_id)))
 
 
@@ -304,14 +305,15 @@ def forget_runs(run_ids: Sequence[str], journal: str | PathLike[str] | Journal |
     Raises:
         JournalError: it can't be written, or a run is not known, or executed by somebody; then none is dropped.
     """
-    store = _store(journal)
+    writer = _writer(journal)
+    store = writer.sound
     names = dict.fromkeys([run_ids] if isinstance(run_ids, str) else run_ids)
     with ExitStack() as claims:
         for run_id in names:
             claims.enter_context(_claimed(store, run_id))
         if unknown := [run_id for run_id in names if not _is_known(store, run_id)]:
             raise JournalError(
-                f"there is no run {', '.join(map(repr, unknown))} in the journal; none was dropped"
+                f"there is no run {', '.join(map(repr, unknown))} in {writer.name}; none was dropped"
             )
         store.forget([*names])
     store.expire(time.time())

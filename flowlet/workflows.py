@@ -121,7 +121,9 @@ async def arun(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         RunCancelled: the run was cancelled. Else whatever *fn* raises.
     """
     try:
-        return await run_async(fn, args, kwargs)
+        coroutine = run_async(fn, args, kwargs)
+        del args, kwargs
+        return await coroutine
     except Exception as exc:
         conceal(exc)
         raise

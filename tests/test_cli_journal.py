@@ -407,7 +407,7 @@ def test_prune_drops_a_damaged_run_by_its_name(capsys: pytest.CaptureFixture[str
     assert main(["runs", "--json"]) == 0
     assert [run["run_id"] for run in json.loads(capsys.readouterr().out)] == ["two"]
     assert main(["prune", "two", "too"]) == 2
-    assert "there is no run 'too' in the journal; none was dropped" in capsys.readouterr().err
+    assert "runs.db; none was dropped" in capsys.readouterr().err
     assert main(["prune"]) == 2
     assert main(["prune", "two", "--older-than", "1d"]) == 2
 
@@ -472,7 +472,7 @@ def test_rerun_of_a_run_that_is_executed_changes_nothing(capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["show", "nope"], "there is no run 'nope' in the journal; it has none"),
+        (["show", "nope"], "runs.db; it has none"),
         (["resume"], "name a run to resume"),
         (["resume", "r", "--all"], "name a run to resume"),
         *[

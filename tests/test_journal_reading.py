@@ -35,7 +35,7 @@ def test_to_read_makes_no_journal(path: Path) -> None:
         None,
     )
     assert recorded_runs(path) == []
-    with pytest.raises(JournalError, match="there is no run 'r' in the journal; none was dropped"):
+    with pytest.raises(JournalError, match=rf"there is no run 'r' in the journal {path}; none was dropped"):
         forget_runs(["r"], path)
     assert names(path.parent) == {"runs.db-claims"}, "since the run was claimed"
     journal.append([begun()])
@@ -51,7 +51,9 @@ def test_a_text_is_one_run_and_what_is_not_known_is_told(path: Path) -> None:
     """Nothing is dropped then."""
     journal = SQLiteJournal(path)
     journal.append([begun("tea-1"), begun("t"), begun("e")])
-    with pytest.raises(JournalError, match="there is no run 'x', 'y' in the journal; none was dropped"):
+    with pytest.raises(
+        JournalError, match=rf"there is no run 'x', 'y' in the journal {path}; none was dropped"
+    ):
         forget_runs(["t", "x", "y"], path)
     forget_runs("tea-1", path)
     assert {run.run_id for run in journal.runs()} == {"t", "e"}

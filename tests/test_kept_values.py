@@ -39,6 +39,7 @@ from flowlet import (
     workflow,
 )
 from flowlet import _fence as fence
+from flowlet._engine._texts import canonical
 from flowlet._fence import holds_untrusted, kept_text, read_text
 from flowlet.entries import Entry
 from flowlet.journals import MemoryJournal, SQLiteJournal
@@ -603,3 +604,16 @@ def test_a_run_that_is_over_holds_no_inputs(journal: MemoryJournal, backend: str
     gc.collect()
     assert last_run().state == "completed"
     assert seen[0]() is None
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5), PLAIN | st.lists(PLAIN, max_size=3) | st.dictionaries(st.text(), PLAIN)
+    )
+)
+def test_arguments_are_written_as_json_has_them(data: dict[str, Any]) -> None:
+    """Whichever way is taken: keys of calls are made of that text, in every version."""
+    assert canonical(data) == json.dumps(data, separators=(",", ":"), sort_keys=True)

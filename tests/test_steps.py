@@ -200,6 +200,12 @@ def test_generator_functions_are_refused(decorator: Any, fn: Any) -> None:
         decorator(fn)
 
 
+def test_options_of_a_partial_are_those_of_its_function() -> None:
+    """The error says how they are written."""
+    with pytest.raises(DefinitionError, match=r"give them to .* partial\(with_options\(shout, ...\), ...\)"):
+        with_options(functools.partial(shout, "a"), timeout=3)
+
+
 @pytest.mark.parametrize("found", ["name", 3, Greeter, len, functools.partial(shout, "a"), Greeter("x")])
 def test_only_functions_can_be_steps(found: Any) -> None:
     """What is no function is refused with its type and the line that works."""
@@ -1150,3 +1156,35 @@ def test_the_hooks_of_stamina_are_wrapped_once() -> None:
         assert seen[0] is seen[1]
     finally:
         hooks.set_on_retry_hooks(None)
+
+
+class Held:
+    """What an argument holds."""
+
+
+@step
+async def lets_go(held: Held) -> bool:
+    gone = weakref.ref(held)
+    del held
+    await anyio.sleep(0)
+    return gone() is None
+
+
+@workflow
+async def lets_go_too(held: Held) -> bool:
+    gone = weakref.ref(held)
+    del held
+    assert await lets_go(Held())
+    return gone() is None
+
+
+@workflow
+async def lets_child_go() -> bool:
+    return await lets_go_too(Held())
+
+
+@pytest.mark.anyio
+async def test_async_code_can_let_go_of_its_arguments() -> None:
+    """What is large and needed at the beginning only need not stay for as long as the call waits."""
+    assert await arun(lets_go_too, Held())
+    assert await arun(lets_child_go)

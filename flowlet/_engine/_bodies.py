@@ -139,7 +139,9 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
                 with run.limit:
                     run.scope.check()
                     if run.place is None:  # without a coroutine between, which many runs at once would feel
-                        result = _good(run, await _begun(run, fn, args, kwargs, frame, port))
+                        begun = _begun(run, fn, args, kwargs, frame, port)
+                        del args, kwargs
+                        result = _good(run, await begun)
                         if run.open_children:
                             await _ajoin(run, port)
                     else:

@@ -222,7 +222,9 @@ def async_workflow(spec: Spec, fn: Function) -> Function:
             frame = _enclosing()
             run = new_run(call, args, kwargs, frame)
             run.fetched = True
-            return await drive(run, fn, args, kwargs)
+            coroutine = drive(run, fn, args, kwargs)
+            del args, kwargs
+            return await coroutine
         except Exception as exc:
             conceal(exc)
             raise

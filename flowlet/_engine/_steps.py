@@ -94,7 +94,10 @@ def async_step(spec: Spec, fn: Function) -> Function:  # noqa: C901 -- as above
             record = StepRecord(frame, run, name)
             current.set(record)
             try:
-                result = await fn(*args, **kwargs)
+                coroutine = fn(*args, **kwargs)
+                arg = None
+                del args, kwargs  # the function alone holds what it was given, and may let go of it
+                result = await coroutine
                 if type(result) is CoroutineType:
                     raise gave_coroutine(result, name)  # pyright: ignore[reportUnknownArgumentType]
                 record.ended = perf_counter()

@@ -98,6 +98,11 @@ class Writer:
         self._new = 0
         self._untidy = False
 
+    @property
+    def name(self) -> str:
+        """What messages call the journal: by its path, where it has one."""
+        return f"the journal {getattr(self.journal, 'path', '')}".rstrip()
+
     def post(
         self,
         entry: Entry | None,
