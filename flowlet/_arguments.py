@@ -22,6 +22,8 @@ _VARIADIC = (_P.VAR_POSITIONAL, _P.VAR_KEYWORD)
 
 def bound(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
     """Each parameter with what it is given, or its default; None for a call that Python would refuse."""
+    if not kwargs and len(args) == len(signature.parameters) == len(signature.positional):
+        return {p.name: value for p, value in zip(signature.parameters, args, strict=True)}
     rest, named = list(args), dict(kwargs)
     found: dict[str, Any] = {}
     for p in signature.parameters:

@@ -203,12 +203,14 @@ class Writer:
     def _append(self, entries: Sequence[Entry]) -> Mapping[str, JournalError | None]:
         """Append *entries*; tell what went wrong with which run. A run that is damaged takes no other with it."""
         began = time.monotonic()
-        error = _tried(_asked, self.journal, "append", entries)
-        if error is None:
+        try:
+            _asked(self.journal, "append", entries)
+        except JournalError as exc:
+            runs = {entry.run_id: list[Entry]() for entry in entries}
+            if len(runs) == 1 or time.monotonic() - began > QUICK:
+                return dict.fromkeys(runs, exc)
+        else:
             return _NONE
-        runs = {entry.run_id: list[Entry]() for entry in entries}
-        if len(runs) == 1 or time.monotonic() - began > QUICK:
-            return dict.fromkeys(runs, error)
         for entry in entries:
             runs[entry.run_id].append(entry)
         return {run_id: _tried(_asked, self.journal, "append", own) for run_id, own in runs.items()}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, TypeVarTuple
 from weakref import WeakSet
 
 from .._forks import at_fork
@@ -21,6 +21,7 @@ from ._trail import Trail
 __all__ = ["JournalFile"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _SEEN = 1000
 """How many trails are remembered at most."""
@@ -40,6 +41,7 @@ class JournalFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._name = str(path)
         self.lock = threading.Lock()
         self._tidying = threading.Lock()
         self.seen: dict[str, Trail] = {}
@@ -51,25 +53,25 @@ class JournalFile:
         with process.lock:
             _files.add(self)
 
-    def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
-        """Look at the file, as it is at one moment.
+    def read(self, look: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
+        """Look at the file, as it is at one moment, by *look*, which gets a connection and *args*.
 
         Raises:
             JournalError: something went wrong with it.
         """
         with self.lock:
-            return self._transact("DEFERRED", look)
+            return self._transact("DEFERRED", True, look, *args)
 
-    def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+    def write(self, change: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
         """Make a change, all of it or nothing.
 
         Raises:
             JournalError: something went wrong with the file.
         """
         with self.lock:
-            return self._transact("IMMEDIATE", change)
+            return self._transact("IMMEDIATE", True, change, *args)
 
-    def write_nowait(self, change: Callable[[sqlite3.Connection], object]) -> bool:
+    def write_nowait(self, change: Callable[[sqlite3.Connection, *Ts], object], *args: *Ts) -> bool:
         """Make a change, where the file is open and nobody else uses it; False says that nothing was done.
 
         Raises:
@@ -79,7 +81,7 @@ class JournalFile:
             return False
         with self.lock:  # whoever took it just now is waited for: a bare acquire() is not safe from Ctrl-C
             try:
-                self._transact("IMMEDIATE", change, waits=False)
+                self._transact("IMMEDIATE", False, change, *args)
             except _BusyError:
                 return False
         return True
@@ -101,9 +103,9 @@ class JournalFile:
     def _transact(
         self,
         kind: Literal["IMMEDIATE", "DEFERRED"],
-        work: Callable[[sqlite3.Connection], T],
-        *,
-        waits: bool = True,
+        waits: bool,
+        work: Callable[[sqlite3.Connection, *Ts], T],
+        *args: *Ts,
     ) -> T:
         try:
             db = self._opened(reading=kind == "DEFERRED")
@@ -116,7 +118,7 @@ class JournalFile:
                     raise
                 raise _BusyError from exc
             self._look(db)
-            found = work(db)
+            found = work(db, *args)
             db.execute("COMMIT")
             if self._brief:
                 self.shut()
@@ -177,7 +179,7 @@ class JournalFile:
     def _opened(self, *, reading: bool) -> sqlite3.Connection:
         """Give the connection, if it is still one to the file of that name."""
         try:
-            found = os.stat(self.path)  # noqa: PTH116 -- asked with every write
+            found = os.stat(self._name)  # noqa: PTH116 -- asked with every write
         except (FileNotFoundError, NotADirectoryError):
             return self._anew(reading=reading)
         inode = found.st_dev, found.st_ino

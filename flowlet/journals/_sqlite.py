@@ -64,7 +64,7 @@ class SQLiteJournal:
         Raises:
             JournalError: they could not be written, or the first entry of a run is not about the run.
         """
-        self._file.write(lambda db: self._add(db, entries))
+        self._file.write(self._add, entries)
 
     def append_nowait(self, entries: Sequence[Entry], /) -> bool:
         """Add *entries*, if nobody else is at the file and they are not large; False says that nothing was added.
@@ -74,7 +74,7 @@ class SQLiteJournal:
         """
         if sum(len(entry.value) for entry in entries) > _LARGE:
             return False
-        return self._file.write_nowait(lambda db: self._add(db, entries))
+        return self._file.write_nowait(self._add, entries)
 
     def tidy(self) -> None:
         """Write SQLite's log back, beside those who write.
@@ -90,7 +90,7 @@ class SQLiteJournal:
         Raises:
             JournalError: they can't be read, or are not as they were written.
         """
-        trail, rows = self._file.read(lambda db: self._rows(db, run_id))
+        trail, rows = self._file.read(self._rows, run_id)
         return () if trail is None else read(self.path, run_id, trail, rows)
 
     def runs(self) -> Sequence[JournalledRun]:
@@ -115,7 +115,7 @@ class SQLiteJournal:
         Raises:
             JournalError: it can't be read, or is not as it was written.
         """
-        trail = self._file.read(lambda db: self._whole(db, run_id))
+        trail = self._file.read(self._whole, run_id)
         return None if trail is None else next(iter(self._owned([trail])))
 
     def claim(self, run_id: str, /) -> str | None:
@@ -143,7 +143,7 @@ class SQLiteJournal:
             JournalError: the file can't be written.
         """
         if self._file.is_there:
-            self._file.write(lambda db: self._drop(db, run_ids))
+            self._file.write(self._drop, run_ids)
             self._give_back()
 
     def kept(self, key: str, now: float, /) -> str | None:
@@ -152,7 +152,7 @@ class SQLiteJournal:
         Raises:
             JournalError: it can't be read, or is not as it was written.
         """
-        row = self._file.read(lambda db: self._cache.get(db, key))
+        row = self._file.read(self._cache.get, key)
         value: str | None = None if row is None or _is_over(now, row) else row["value"]
         return value
 
@@ -162,7 +162,7 @@ class SQLiteJournal:
         Raises:
             JournalError: it can't be written.
         """
-        self._file.write(lambda db: self._cache.put(db, key, {"value": value, "expires": expires}))
+        self._file.write(self._cache.put, key, {"value": value, "expires": expires})
 
     def expire(self, now: float, /) -> None:
         """Drop the cached values that have expired at *now*, and damaged ones. While it looks, others may write.
@@ -170,9 +170,9 @@ class SQLiteJournal:
         Raises:
             JournalError: the file can't be read or written.
         """
-        ended = self._file.read(lambda db: self._cache.ended(db, partial(_is_over, now)))
+        ended = self._file.read(self._cache.ended, partial(_is_over, now))
         for at in range(0, len(ended), _AT_ONCE):  # between them others write
-            self._file.write(partial(self._cache.drop_as_told, rows=ended[at : at + _AT_ONCE]))
+            self._file.write(self._cache.drop_as_told, ended[at : at + _AT_ONCE])
         self._give_back()
 
     def close(self) -> None:
@@ -181,9 +181,9 @@ class SQLiteJournal:
 
     def _give_back(self) -> None:
         """Give the pages that hold nothing any more back to the system."""
-        (free,) = self._file.read(lambda db: db.execute("PRAGMA freelist_count").fetchone())
+        free = self._file.read(_free)
         for at in range(0, free, _AT_ONCE):  # between them others write
-            self._file.write(partial(_vacuum, pages=min(free - at, _AT_ONCE)))
+            self._file.write(_vacuum, min(free - at, _AT_ONCE))
 
     def _add(self, db: Connection, entries: Sequence[Entry]) -> None:
         for run_id, group in by_run(entries).items():
@@ -312,6 +312,11 @@ class SQLiteJournal:
 
     def _count(self, db: Connection, runs: int, ever: int) -> None:
         self._counts.put(db, _ALL, {"runs": runs, "ever": ever})
+
+
+def _free(db: Connection) -> int:
+    (pages,) = db.execute("PRAGMA freelist_count").fetchone()
+    return int(pages)
 
 
 def _vacuum(db: Connection, pages: int) -> None:

@@ -88,7 +88,7 @@ class Trail:
         """
         run, last = grown(self.run, entries), self.last
         rows, name = list[Row](), None if self.entries else data(run.run_id)
-        for number, entry in enumerate(entries, self.numbers[0] + self.entries):
+        for number, entry in enumerate(entries, numbers(self.number)[0] + self.entries):
             body = _body(entry)
             last = seal(last, body)
             rows.append((number, name, last, body))
