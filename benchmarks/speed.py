@@ -1,7 +1,8 @@
-"""What flowlet costs, as ratios measured in one process: ``python benchmarks/speed.py [--quick]``.
+"""What flowlet costs, as ratios: ``python benchmarks/speed.py [--quick]``.
 
-Every pair is measured interleaved, and the median of the rounds counts, so that a machine whose
-speed drifts changes both sides alike. The model calls go to the small server of the tests.
+Every pair is measured interleaved, in one process where nothing else is said, and the median of the rounds
+counts, so that a machine whose speed drifts changes both sides alike. The model calls go to the small server
+of the tests.
 """
 
 from __future__ import annotations
@@ -182,7 +183,18 @@ def runs() -> None:
 
 
 def limited_runs() -> None:
-    """What a timeout costs, which puts the body on another thread: where a system places two threads counts most."""
+    """What a timeout costs, which puts the body on another thread: where a system places two threads counts most.
+
+    Where it is free to, each side has processes of its own, too: beside threads of ours Linux may keep the two of
+    the bare hop on one core, where they take a quarter of what they take alone.
+    """
+    pairs = [(alone("limited"), alone("hop")) for _ in range(ROUNDS)]
+    took, ratio = median([ours for ours, _ in pairs]), median([ours / theirs for ours, theirs in pairs])
+    row(
+        "the same with a timeout, each in its own process",
+        f"{_us(took)}, {ratio:.2f} × a bare thread hop",
+        "1.5 ×",
+    )
     places: list[tuple[str, Cores | None, Cores | None]] = [("where the system puts the threads", None, None)]
     every = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
     if every:
@@ -197,6 +209,19 @@ def limited_runs() -> None:
     if every:
         pin(every)
         run(pinned, every)
+
+
+def alone(side: str) -> float:
+    """Seconds for a run with a timeout (``limited``), or for a bare hop, in a process that does nothing else."""
+    command = [sys.executable, __file__, "--alone", side, *(["--quick"] if QUICK else [])]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def measured(side: str) -> float:
+    """What :func:`alone` tells, in that process."""
+    call = thread_hop(None) if side == "hop" else partial(run, with_options(one, timeout=10), 1)
+    call()
+    return median([seconds(call, times(500)) for _ in range(4 * ROUNDS)])
 
 
 def over_a_hop(hop: Callable[[], object]) -> tuple[float, float]:
@@ -268,8 +293,14 @@ async def ten_thousand() -> tuple[float, float]:
     """The time of many concurrent runs over that of bare tasks, and the memory of each, in KiB."""
     count = times(10_000)
     await at_once(ours, 100)
-    ratios = [await at_once(ours, count) / await at_once(theirs, count) for _ in range(3)]
+    ratios = [await alike(ours, count) / await alike(theirs, count) for _ in range(ROUNDS)]
     return median(ratios), await memory(ours, count) - await memory(theirs, count)
+
+
+async def alike(call: Callable[[], Awaitable[Any]], count: int) -> float:
+    """What :func:`at_once` tells, with a garbage collector that knows nothing of the side before."""
+    gc.collect()
+    return await at_once(call, count)
 
 
 async def memory(call: Callable[[], Awaitable[Any]], count: int) -> float:
@@ -481,5 +512,7 @@ def main() -> None:
         part()
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and "--alone" in sys.argv:
+    print(measured(sys.argv[sys.argv.index("--alone") + 1]))
+elif __name__ == "__main__":
     main()

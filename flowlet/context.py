@@ -156,7 +156,6 @@ class RunRecord:
         "models",
         "observers",
         "open_children",
-        "origin",
         "parent",
         "place",
         "plugins",
@@ -202,7 +201,6 @@ class RunRecord:
         self.fetched = False
         self.handle: Any = None
         self.port: Any = None
-        self.origin: object = None
         self._callbacks: list[Callable[[], object]] | None = None
         self.launched = False
         self.limit: Any = None

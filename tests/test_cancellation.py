@@ -887,7 +887,7 @@ def test_a_cancelled_run_leaves_no_garbage(backend):
     handle.cancel()
     cancelled(handle)
     held = weakref.ref(record_of(handle))
-    process.of(Recent).runs.clear()
+    process.of(Recent)._runs.clear()
     del handle
     until(lambda: gc.collect() >= 0 and held() is None)
 

@@ -207,7 +207,7 @@ def start_handle(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 
 def recent() -> list[Run[Any]]:
     """The handles of the newest runs, the newest first."""
-    return [handle_of(run) for run in reversed(process.of(Recent).runs.copy())]
+    return [handle_of(run) for run in process.of(Recent).all()]
 
 
 def newest_here() -> Run[Any] | None:

@@ -41,12 +41,20 @@ class Recent:
     """The newest runs of this process, started by its own code (child runs hang on them)."""
 
     def __init__(self) -> None:
-        self.runs: deque[RunRecord] = deque(maxlen=256)
+        self._runs: deque[tuple[RunRecord, object]] = deque(maxlen=256)  # with who asked for each
+
+    def add(self, run: RunRecord) -> None:
+        """Add *run*, which this thread or task asked for."""
+        self._runs.append((run, _origin()))
+
+    def all(self) -> list[RunRecord]:
+        """Tell the runs, the newest first."""
+        return [run for run, _ in reversed(self._runs.copy())]
 
     def of_here(self) -> RunRecord | None:
         """The newest run that this thread or task asked for."""
-        origin = _origin()
-        return next((run for run in reversed(self.runs.copy()) if run.origin == origin), None)
+        here = _origin()
+        return next((run for run, origin in reversed(self._runs.copy()) if origin == here), None)
 
 
 def _origin() -> object:
@@ -81,8 +89,7 @@ def new_run(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: 
 
         run.meter = Meter(budget, f"run of {name!r}")
     if parent is None:
-        run.origin = _origin()
-        process.of(Recent).runs.append(run)
+        process.of(Recent).add(run)
     else:
         parent.adopt(run)
     return run
