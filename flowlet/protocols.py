@@ -169,7 +169,7 @@ class Journal(Protocol):
     """Keeps what is known of runs, so that another process can go on with them.
 
     Its methods are called from any thread, also several at once, and may block; none is called from an
-    event loop. Each is all or nothing. Whatever goes wrong is a ``JournalError``, after which the same
+    event loop, as long as threads can be had. Each is all or nothing. Whatever goes wrong is a ``JournalError``, after which the same
     call may be made again. A journal that event loops may write to is a :class:`NowaitJournal`.
     """
 
@@ -227,10 +227,13 @@ class Journal(Protocol):
 
 @runtime_checkable
 class NowaitJournal(Journal, Protocol):
-    """A journal that event loops write to themselves, which saves two switches of threads a step."""
+    """A journal that event loops write to themselves, which saves two switches of threads a step.
+
+    One that has ``append`` below its ``append_nowait``, as a subclass that changes nothing else, is none.
+    """
 
     def append_nowait(self, entries: Sequence[Entry], /) -> bool:
-        """Add *entries* as :meth:`~Journal.append` does, where that takes some microseconds.
+        """Add *entries* as :meth:`~Journal.append` does, where that does not wait.
 
         False says that it would wait, for a lock or for a disk, and that nothing was added: a thread appends
         them then. An event loop calls this.

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
-from flowlet import JournalError, apmap, arun, recorded, step, with_options, workflow
+from flowlet import JournalError, apmap, arun, recorded, run, step, with_options, workflow
 from flowlet._engine import _writer
 from flowlet.entries import Entry
 from flowlet.journals import MemoryJournal, SQLiteJournal, _file
@@ -125,8 +126,8 @@ async def test_a_journal_that_would_wait_is_written_by_a_thread() -> None:
         tasks.start_soon(beat)
         assert await arun(with_options(three, journal=journal), 1) == 4
         tasks.cancel_scope.cancel()
-    assert [how for how, *_ in journal.asked] == ["append_nowait", "append"] * 3
-    assert {who for how, who, _ in journal.asked if how == "append"} == {"flowlet journal"}
+    assert journal.asked[0] == ("append_nowait", threading.current_thread().name, 1)
+    assert [who for how, who, _ in journal.asked if how == "append"] == ["flowlet journal"] * 3
     assert beats > 20
 
 
@@ -136,6 +137,67 @@ async def test_a_journal_of_the_plain_protocol_is_written_by_a_thread() -> None:
     assert await arun(with_options(three, journal=journal), 1) == 4
     assert journal.threads
     assert here not in journal.threads
+
+
+async def test_what_a_wrapper_changes_is_not_passed_by() -> None:
+    """Be it a subclass or a class around a journal: both know ``append``, and not ``append_nowait``."""
+
+    class Masking(MemoryJournal):
+        def append(self, entries: Sequence[Entry], /) -> None:
+            masked.extend(entries)
+            super().append(entries)
+
+    class Around:
+        def __init__(self) -> None:
+            self._inner = MemoryJournal()
+
+        def append(self, entries: Sequence[Entry], /) -> None:
+            masked.extend(entries)
+            self._inner.append(entries)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+    for journal in Masking(), Around():
+        masked = list[Entry]()
+        await arun(with_options(three, journal=journal), 1)  # type: ignore[arg-type]
+        assert sum(entry.kind == "step" for entry in masked) == 3
+
+
+async def test_a_loop_does_not_wait_for_threads_that_write() -> None:
+    """However many of them follow one another."""
+    journal, longest, ended = Watched(took=0.03), 0.0, threading.Event()
+
+    @step
+    def slow(x: int) -> int:
+        return x
+
+    @workflow
+    def many() -> None:
+        while not ended.is_set():
+            slow(1)
+
+    async def beat() -> None:
+        nonlocal longest
+        while True:
+            began = time.perf_counter()
+            await anyio.sleep(0.002)
+            longest = max(longest, time.perf_counter() - began)
+
+    threads = [threading.Thread(target=run, args=(with_options(many, journal=journal),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(beat)
+            for _ in range(3):
+                await arun(with_options(three, journal=journal), 1)
+            tasks.cancel_scope.cancel()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert longest < 0.5
 
 
 async def test_a_step_that_is_cancelled_as_it_ends_is_recorded(path: Path) -> None:
@@ -208,8 +270,18 @@ def test_sqlite_does_not_write_what_is_large_in_a_loop(journal: SQLiteJournal) -
 
 def test_sqlite_does_not_wait_for_a_thread(journal: SQLiteJournal) -> None:
     """One that reads, for example."""
-    with journal._file.lock:
-        assert not journal.append_nowait([made("a")])
+    reading, go_on = threading.Event(), threading.Event()
+
+    def look(_: object) -> None:
+        reading.set()
+        go_on.wait()
+
+    reader = threading.Thread(target=journal._file.read, args=(look,))
+    reader.start()
+    reading.wait()
+    assert not journal.append_nowait([made("a")])
+    go_on.set()
+    reader.join()
     assert journal.append_nowait([made("a")])
 
 
@@ -232,12 +304,13 @@ def test_sqlite_does_not_wait_for_another_process(journal: SQLiteJournal, path: 
     assert journal.read("tea-1") == (begun(), made("a"), made("b"))
 
 
-def test_sqlite_tells_a_loop_of_a_fault(journal: SQLiteJournal, path: Path) -> None:
-    """It is no reason to try again in a thread."""
+def test_sqlite_does_not_open_a_file_anew_in_a_loop(journal: SQLiteJournal, path: Path) -> None:
+    """A thread tells what has become of it."""
     assert journal.append_nowait([made("a")])
     shutil.rmtree(path.parent)
+    assert not journal.append_nowait([made("b")])
     with pytest.raises(JournalError, match="it has vanished; put it back"):
-        journal.append_nowait([made("b")])
+        journal.append([made("b")])
 
 
 def entries_in(path: Path, tmp_path: Path) -> int:
@@ -255,13 +328,27 @@ def log_of(path: Path) -> int:
     return int(pages)
 
 
-def test_a_loop_does_not_write_the_log_back(journal: SQLiteJournal, path: Path, tmp_path: Path) -> None:
+def test_a_loop_does_not_write_the_log_back(
+    journal: SQLiteJournal, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That waits for the disk; the next thread that writes does it."""
+    monkeypatch.setattr(_file, "_UNSEEN", LONG)
     for number in range(LONG):
         assert journal.append_nowait([made(str(number))])
     assert entries_in(path, tmp_path) == 0
     journal.append([made("last")])
     assert entries_in(path, tmp_path) == LONG + 2
+
+
+def test_a_loop_leaves_a_log_that_may_be_long_to_a_thread(
+    journal: SQLiteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it does not grow without end where nobody tidies."""
+    monkeypatch.setattr(_file, "_UNSEEN", 3)
+    added = [journal.append_nowait([made(str(number))]) for number in range(6)]
+    assert added == [True] * 4 + [False] * 2
+    journal.append([made("thread")])
+    assert journal.append_nowait([made("loop")])
 
 
 def test_tidying_writes_the_log_back(journal: SQLiteJournal, path: Path, tmp_path: Path) -> None:

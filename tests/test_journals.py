@@ -386,6 +386,33 @@ def test_a_system_without_locks_of_descriptors_has_claims(journal: SQLiteJournal
 
 
 @needs_fork
+def test_threads_that_fork_at_once_leave_the_journal_open(path: Path) -> None:
+    """In the parent, whoever of them is first."""
+    code = """
+        journal.append([begun()])
+        def fork():
+            for _ in range(150):
+                child = os.fork()
+                if not child:
+                    os._exit(0)
+                os.waitpid(child, 0)
+        threads = [threading.Thread(target=fork, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        def write():
+            while any(thread.is_alive() for thread in threads):
+                journal.append([made("a")])
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        writer.join(20)
+        say(writer.is_alive())
+        os._exit(0)
+        """
+    with Peer(path, code, ["-W", "ignore::DeprecationWarning"]) as peer:
+        assert peer.end() == "False\n"
+
+
+@needs_fork
 def test_a_fork_in_the_middle_of_writes_harms_nobody(path: Path) -> None:
     """Locks are free in the child, whatever threads of its parent did."""
     code = """

@@ -25,7 +25,7 @@ authoring    steps workflows prompts llm plugins concurrency totals _functions _
 parts        providers/ | observers/ | journals/
 engine       _engine/
 ambient      settings _plugins _catalogue _inputs _settings_rules _settings_sources _settings_pages _figures context _scope _forks _live_calls
-pure         _entry_points _outside _signature _arguments _fingerprint _bytecode _constants _codec _schema _samples _data/ _fence _template _fits _suggest _source _yaml _sections _section_schema _rules _placed _graph pricing redaction _tracebacks _raised pii/
+pure         _entry_points _outside _signature _arguments _fingerprint _doors _bytecode _constants _codec _schema _samples _data/ _fence _template _fits _suggest _source _yaml _sections _section_schema _rules _placed _graph pricing redaction _tracebacks _raised pii/
 vocabulary   _value errors metrics messages entries specs events protocols
 """
 LAYERS = [line.replace("|", "").split()[1:] for line in DRAWING.splitlines()]

@@ -12,10 +12,11 @@ from pathlib import Path
 from types import CoroutineType
 from typing import Any, cast
 
+from .._doors import Door
 from .._raised import describe
 from ..entries import Entry
 from ..errors import FlowletError, JournalError
-from ..protocols import Journal, NowaitJournal
+from ..protocols import Journal
 from ..settings import process
 from ._loops import Port
 from ._threads import Latch, started
@@ -24,7 +25,8 @@ GROUP = 256
 """How many entries are written at once at most."""
 
 UNTIDY = 1000
-"""How many entries a journal gets before it is tidied."""
+"""How many entries a journal gets before it is tidied; a long one counts once for each *PAGE* of it."""
+PAGE = 4096
 
 QUICK = 0.5
 """Seconds in which a group fails that is tried again run by run; what takes longer waited for the journal itself."""
@@ -83,6 +85,16 @@ def _asked(journal: Journal, name: str, *args: object) -> Any:
     return found
 
 
+def _is_nowait(kind: type) -> bool:
+    """Whether loops may write to journals of *kind*: not where ``append`` was changed below ``append_nowait``."""
+    for base in kind.__mro__:
+        if "append_nowait" in vars(base):
+            return True
+        if "append" in vars(base):
+            return False
+    return False
+
+
 class Writer:
     """The way into one journal. Who waits writes, a loop only what takes no time; else the writer's own thread does."""
 
@@ -90,11 +102,10 @@ class Writer:
         self.journal = journal
         self.sound = cast("Journal", Sound(journal))
         self._wishes: deque[Wish] = deque()
-        self._writing = threading.RLock()
+        self._door = Door(threading.RLock())
         self._starting = threading.Lock()
         self._asked: Latch | None = None
-        self._nowait = isinstance(journal, NowaitJournal)
-        self._busy = False
+        self._nowait = _is_nowait(type(journal))
         self._new = 0
         self._untidy = False
 
@@ -120,9 +131,7 @@ class Writer:
         Raises:
             JournalError: it could not be written.
         """
-        with self._writing:
-            while not wish.done:
-                self._write_group()
+        self._door.enter(self._write_until, wish)
         wish.check()
 
     async def await_(self, wish: Wish, port: Port) -> None:
@@ -138,7 +147,7 @@ class Writer:
             if self._nowait:
                 await port.turn()
                 if not wish.done:
-                    self._write_nowait()
+                    self._door.enter_nowait(self._write_nowait)
             if not wish.done:
                 wish.wake = waiter.wake
         finally:
@@ -150,43 +159,44 @@ class Writer:
 
     def settle(self) -> None:
         """Do, in this thread, what was posted until now."""
-        with self._writing:
-            while self._wishes:
-                self._write_group()
+        self._door.enter(self._write_all)
+
+    def _write_until(self, wish: Wish) -> None:
+        while not wish.done:
+            self._write_group()
+
+    def _write_all(self) -> None:
+        while self._wishes:
+            self._write_group()
 
     def _write_group(self) -> None:
         group = [*self._wishes][:GROUP]
-        self._busy = True
         try:
             entries = [wish.entry for wish in group if wish.entry is not None]
             self._told(group, self._append(entries) if entries else _NONE)
         except BaseException:
             self.ask()
             raise
-        finally:
-            self._busy = False
 
-    def _write_nowait(self) -> None:
-        """Write what was posted, unless that might take time."""
-        if self._busy:
-            return
-        with self._writing:
-            group = [*self._wishes][:GROUP]
-            entries = [wish.entry for wish in group if wish.entry is not None and wish.then is None]
-            if entries and len(entries) == len(group):
-                errors = self._append_nowait(entries)
-                if errors is not None:
-                    self._told(group, errors)
+    def _write_nowait(self) -> bool:
+        """Write what was posted, if that does not wait."""
+        group = [*self._wishes][:GROUP]
+        entries = [wish.entry for wish in group if wish.entry is not None and wish.then is None]
+        errors = self._append_nowait(entries) if entries and len(entries) == len(group) else None
+        if errors is not None:
+            self._told(group, errors)
+        return errors is not None
 
     def _told(self, group: Sequence[Wish], errors: Mapping[str, JournalError | None]) -> None:
         """Tell all who wait how it went; a Ctrl-C amidst leaves the rest for the next who writes: twice does no harm."""
         for wish in group:
+            if wish.entry is not None:
+                self._new += 1 + len(wish.entry.value) // PAGE
             error = errors.get(wish.entry.run_id) if errors and wish.entry is not None else None
             wish.error = error if wish.then is None else _tried(wish.then) or error
             wish.done = True
             wish.wake()
             self._wishes.popleft()
-        self._new += len(group)
         if self._nowait and self._new >= UNTIDY:
             self._new, self._untidy = 0, True
             self.ask()

@@ -7,15 +7,17 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Literal, TypeVar, TypeVarTuple
 from weakref import WeakSet
 
+from .._doors import Door
 from .._forks import at_fork
 from ..settings import process
 from ._faults import BUSY, fault, told
-from ._opening import LOG, check_free, connect, create, look, may_write, nothing
+from ._opening import LOG, VERSION, check_free, connect, create, look, may_write, nothing
 from ._trail import Trail
 
 __all__ = ["JournalFile"]
@@ -27,9 +29,12 @@ _SEEN = 1000
 """How many trails are remembered at most."""
 _LONG = LOG * 3 // 4
 """Pages of a log for whose end those who write have to wait, since they would never let it come to one."""
+_UNSEEN = LOG // 2
+"""Writes after which a thread has to see how long the log is."""
 
 _files: WeakSet[JournalFile] = WeakSet()  # of this process and its children: a fork keeps them
-_locked: list[JournalFile] = []  # while a fork goes on
+_forking = threading.Lock()  # one thread at a time
+_locked: list[JournalFile] = []  # while it forks
 
 
 class JournalFile:
@@ -42,13 +47,14 @@ class JournalFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._name = str(path)
-        self.lock = threading.Lock()
+        self.door = Door(threading.Lock())
         self._tidying = threading.Lock()
         self.seen: dict[str, Trail] = {}
         self._version: object = None
         self._db: sqlite3.Connection | None = None
         self._brief = False  # whether the connection is for one look
         self._waits = True
+        self._unseen = 0  # pages that were written since
         self._inode: tuple[int, int] | None = None
         with process.lock:
             _files.add(self)
@@ -59,8 +65,7 @@ class JournalFile:
         Raises:
             JournalError: something went wrong with it.
         """
-        with self.lock:
-            return self._transact("DEFERRED", True, look, *args)
+        return self.door.enter(self._transact, "DEFERRED", True, look, *args)
 
     def write(self, change: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
         """Make a change, all of it or nothing.
@@ -68,37 +73,46 @@ class JournalFile:
         Raises:
             JournalError: something went wrong with the file.
         """
-        with self.lock:
-            return self._transact("IMMEDIATE", True, change, *args)
+        return self.door.enter(self._transact, "IMMEDIATE", True, change, *args)
 
     def write_nowait(self, change: Callable[[sqlite3.Connection, *Ts], object], *args: *Ts) -> bool:
-        """Make a change, where the file is open and nobody else uses it; False says that nothing was done.
+        """Make a change, where the file is open, nobody else uses it and its log is short; False: nothing was done.
 
         Raises:
             JournalError: something went wrong with the file.
         """
-        if self._db is None or self.lock.locked():
+        return self.door.enter_nowait(self._changed_nowait, change, *args)
+
+    def _changed_nowait(self, change: Callable[[sqlite3.Connection, *Ts], object], *args: *Ts) -> bool:
+        if self._db is None or self._unseen > _UNSEEN:
             return False
-        with self.lock:  # whoever took it just now is waited for: a bare acquire() is not safe from Ctrl-C
-            try:
-                self._transact("IMMEDIATE", False, change, *args)
-            except _BusyError:
-                return False
+        try:
+            self._transact("IMMEDIATE", False, change, *args)
+        except _BusyError:
+            return False
+        self._unseen += 1
         return True
 
     def tidy(self) -> None:
         """Write the log back, beside those who write.
+
+        Who writes next after its end begins the log anew, which waits for the disk: where loops write, that is here.
 
         Raises:
             JournalError: something went wrong with the file.
         """
         with self._tidying, told(self.path):
             with closing(connect(self.path)) as db:
-                pages = _written_back(db)
-            if pages > _LONG:
-                with self.lock:
-                    if self._db is not None:
-                        _written_back(self._db)
+                pages, left = _written_back(db)
+            if pages > _LONG or not (left or self._waits):
+                self.door.enter(self._end_log)
+
+    def _end_log(self) -> None:
+        if self._db is not None:
+            _written_back(self._db)
+            if not self._waits:
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
+            self._unseen = 0
 
     def _transact(
         self,
@@ -108,7 +122,7 @@ class JournalFile:
         *args: *Ts,
     ) -> T:
         try:
-            db = self._opened(reading=kind == "DEFERRED")
+            db = self._opened(reading=kind == "DEFERRED", waits=waits)
             if waits is not self._waits:
                 self._wait(db, waits)
             try:
@@ -131,10 +145,10 @@ class JournalFile:
         return found
 
     def _wait(self, db: sqlite3.Connection, waits: bool) -> None:
-        """Wait for the locks of others and for the disk, or not."""
+        """Wait for the locks of others, and see to it that the log does not grow long, or not."""
         db.execute(f"PRAGMA busy_timeout = {BUSY * 1000 if waits else 0:.0f}")
         db.execute(f"PRAGMA wal_autocheckpoint = {LOG if waits else 0}")
-        self._waits = waits
+        self._waits, self._unseen = waits, 0
 
     @property
     def is_there(self) -> bool:
@@ -143,11 +157,11 @@ class JournalFile:
 
     def close(self) -> None:
         """Close the connection, when nobody uses it any more."""
-        with self._tidying, self.lock:
-            self.shut()
+        with self._tidying:
+            self.door.enter(self.shut)
 
     def shut(self) -> None:
-        """Close the connection. The caller has the lock."""
+        """Close the connection. The caller is alone."""
         self.seen.clear()
         self._waits = True
         db, self._db = self._db, None
@@ -158,13 +172,14 @@ class JournalFile:
                 db.close()
 
     def hold(self) -> None:
-        """Let nobody at the file."""
+        """Let nobody at the file, and close it."""
         self._tidying.acquire()
-        self.lock.acquire()
+        self.door.hold()
+        self.shut()
 
-    def let_go(self) -> None:
+    def let_go(self, *, alone: bool) -> None:
         """Let others at the file again."""
-        self.lock.release()
+        self.door.let_go(alone=alone)
         self._tidying.release()
 
     def _look(self, db: sqlite3.Connection) -> None:
@@ -176,14 +191,22 @@ class JournalFile:
     def __del__(self) -> None:
         self.shut()
 
-    def _opened(self, *, reading: bool) -> sqlite3.Connection:
-        """Give the connection, if it is still one to the file of that name."""
+    def _opened(self, *, reading: bool, waits: bool = True) -> sqlite3.Connection:
+        """Give the connection, if it is still one to the file of that name.
+
+        Raises:
+            _BusyError: it is not, and to open it waits.
+        """
         try:
             found = os.stat(self._name)  # noqa: PTH116 -- asked with every write
         except (FileNotFoundError, NotADirectoryError):
+            if not waits:
+                raise _BusyError from None
             return self._anew(reading=reading)
         inode = found.st_dev, found.st_ino
         if self._db is None or inode != self._inode:
+            if not waits:
+                raise _BusyError
             self.shut()
             if S_ISDIR(found.st_mode):
                 raise fault(self.path, "it is a directory", "name a file")
@@ -212,27 +235,28 @@ class JournalFile:
 
 
 class _BusyError(Exception):
-    """Another process has the file locked."""
+    """It would wait: another process has the file locked, or it has to be opened."""
 
 
-def _written_back(db: sqlite3.Connection) -> int:
-    """Write the log back as far as nobody hinders that; tell how many pages are in it."""
-    _, pages, _ = db.execute("PRAGMA wal_checkpoint").fetchone()
-    return int(pages)
+def _written_back(db: sqlite3.Connection) -> tuple[int, int]:
+    """Write the log back as far as nobody hinders that; tell how many pages are in it, and how many are left."""
+    _, pages, written = db.execute("PRAGMA wal_checkpoint").fetchone()
+    return pages, pages - written
 
 
 def _before_fork() -> None:
+    _forking.acquire()
     with process.lock:
         _locked[:] = _files
     for file in _locked:
         file.hold()
-        file.shut()
 
 
-def _after_fork() -> None:
+def _after_fork(*, alone: bool) -> None:
     for file in _locked:
-        file.let_go()
+        file.let_go(alone=alone)
     _locked.clear()
+    _forking.release()
 
 
 def _at_end() -> None:
@@ -241,4 +265,8 @@ def _at_end() -> None:
 
 
 process.at_end(_at_end)
-at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+at_fork(
+    before=_before_fork,
+    after_in_parent=partial(_after_fork, alone=False),
+    after_in_child=partial(_after_fork, alone=True),
+)

@@ -12,7 +12,7 @@ from pathlib import Path
 from ._claims import Claims
 from ._faults import BUSY, fault
 
-__all__ = ["LOG", "check_free", "connect", "create", "look", "may_write", "nothing"]
+__all__ = ["LOG", "VERSION", "check_free", "connect", "create", "look", "may_write", "nothing"]
 
 _MOMENT = 0.002
 """Seconds between two looks whether somebody has made a journal."""

@@ -27,8 +27,8 @@ __all__ = ["SQLiteJournal"]
 
 _ALL = "runs"
 _AT_ONCE = 10_000
-_LARGE = 1 << 16
-"""Characters of results that an event loop does not write itself."""
+_LARGE = 1 << 13
+"""Characters in entries that an event loop does not write itself."""
 _UNLISTED = " (it has entries, and is not among the runs)"
 _LOST = "SELECT run FROM entries WHERE run IS NOT NULL AND run NOT IN (SELECT name FROM runs)"
 _OF_RUN = "FROM entries WHERE number BETWEEN ? AND ?"
@@ -72,7 +72,7 @@ class SQLiteJournal:
         Raises:
             JournalError: they could not be written, or the first entry of a run is not about the run.
         """
-        if sum(len(entry.value) for entry in entries) > _LARGE:
+        if sum(len(entry.value) + len(entry.inputs) + len(entry.error) for entry in entries) > _LARGE:
             return False
         return self._file.write_nowait(self._add, entries)
 
