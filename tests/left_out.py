@@ -30,6 +30,9 @@ _BY_REASON = {
         test_steps_in_a_fan_out_belong_to_the_step_around
         test_there_is_one_record_for_each_attempt
     """,
+    "a recorded call holds its arguments until it ends": """
+        test_async_code_can_let_go_of_its_arguments
+    """,
     "the body begins again, and middleware of runs and observers see it each time": """
         test_a_registered_function_is_a_step
         test_a_run_keeps_the_settings_it_began_with
