@@ -20,10 +20,11 @@ from attrs import field, frozen, mutable
 from shapes import JOURNAL, LIST, did, execute, facts, ran
 
 from flowlet import JournalError, recorded
+from flowlet.journals._opening import PAGE
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
-PAGE, FRAME, HEAD = 4096, 24, 32
-"""Bytes of a page of SQLite, and of what its log has before each page and at its beginning."""
+FRAME, HEAD = 24, 32
+"""Bytes of what SQLite's log has before each page, and at its beginning."""
 PROMPTLY = 1.0
 """Seconds within which the second of two that resume a run must know that it is the second."""
 OUTCOMES = ("completed", "failed", "cancelled", "timeout")
@@ -135,7 +136,7 @@ def _offsets(size: int, least: int) -> Iterator[int]:
     Below *least* the limit would hold for the list of what was done, too.
     """
     for frame in range(HEAD, size, FRAME + PAGE):
-        yield from (place for part in (0, 9, FRAME, FRAME + 2001) if (place := frame + part) > least)
+        yield from (place for part in (0, 9, FRAME, FRAME + 1001) if (place := frame + part) > least)
 
 
 def known() -> tuple[Counter[str], int, list[str]]:

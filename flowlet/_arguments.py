@@ -56,17 +56,16 @@ def written(
     if values is None:
         return None
     faults: list[str] = []
-    found: dict[str, JsonValue] = {}
     for p in signature.parameters:
         value = values[p.name]
-        if p.keyed and type(value) in p.as_is and is_plain(value) and p.kind not in _VARIADIC:
-            found[p.name] = value
-        elif p.keyed:
-            found[p.name], more = _written(p, value, exact)
+        if not p.keyed:
+            del values[p.name]
+        elif type(value) not in p.as_is or not is_plain(value) or p.kind in _VARIADIC:
+            values[p.name], more = _written(p, value, exact)
             faults += more
     if faults:
         raise InputError(f"{signature} has arguments that can't be written as JSON", (*faults, HOW))
-    return found
+    return values
 
 
 _MISSING = "missing"

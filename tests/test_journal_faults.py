@@ -586,14 +586,14 @@ def test_a_damaged_value_of_the_cache_is_dropped_with_expired_ones(path: Path) -
 def test_a_file_cut_off_is_never_a_wrong_answer(whole: Path, path: Path) -> None:
     """At whatever length: each row is cut off in several places."""
     content = whole.read_bytes()
-    for length in [0, 1, 99, 100, 4095, 4096, *some(range(0, len(content), 16), 60)]:
+    for length in [0, 1, 99, 100, _opening.PAGE - 1, _opening.PAGE, *some(range(0, len(content), 16), 60)]:
         path.write_bytes(content[:length])
         assert check_damaged(path), f"nothing was missed at {length} of {len(content)} bytes"
         for name in ("runs.db", "runs.db-wal", "runs.db-shm"):
             path.with_name(name).unlink(missing_ok=True)
 
 
-HEAD, FRAME = 32, 24 + 4096
+HEAD, FRAME = 32, 24 + _opening.PAGE
 """Bytes of SQLite's log: at its beginning, and of each page with its own head. A sum covers all before it."""
 
 

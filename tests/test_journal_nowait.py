@@ -20,7 +20,7 @@ from peer import Peer, begun, made
 
 pytestmark = pytest.mark.anyio
 
-LONG = 4100
+LONG = 8100
 """More entries than pages that a log may have."""
 
 

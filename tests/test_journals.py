@@ -216,6 +216,29 @@ def test_two_instances_in_a_process_are_one_journal(journal: SQLiteJournal) -> N
     other.close()
     with Peer(journal.path, "say(journal.claim('tea-1'))") as peer:
         assert peer.line() == f"process {os.getpid()}"
+    journal.append([made("d")])
+    other.append([made("e")])
+    journal.append([made("f")])
+    assert [entry.key for entry in other.read("tea-1")] == ["", *"abcdef"]
+    journal.release("tea-1")
+
+
+def test_who_claims_again_sees_what_others_have_added(journal: SQLiteJournal) -> None:
+    """What was known of the run is not trusted any more."""
+    assert journal.claim("tea-1") is None
+    journal.append([made("b")])
+    journal.release("tea-1")
+    with Peer(journal.path, "journal.append([made('c')])") as peer:
+        assert peer.end() == ""
+    assert journal.claim("tea-1") is None
+    journal.append([made("d")])
+    journal.release("tea-1")
+    assert [entry.key for entry in journal.read("tea-1")] == ["", *"abcd"]
+    with Peer(journal.path, "journal.forget(['tea-1'])") as peer:
+        assert peer.end() == ""
+    assert journal.claim("tea-1") is None
+    with pytest.raises(JournalError, match="is not known here"):
+        journal.append([made("e")])
     journal.release("tea-1")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import cache
+from functools import cache, partial
 from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -81,24 +81,12 @@ def in_full(
 ) -> Any:
     record = _opened(spec, frame, run)
     current.set(record)
-
-    def last(call: StepCall) -> Any:
-        return _attempts(spec, fn, record, run, call.args, dict(call.kwargs))
-
-    def wrapped() -> Any:
-        wraps = wrapping(run.middleware, StepCall) if run.middleware else ()
-        if not wraps:
-            if spec.plain:
-                return awaited(fn(*args, **kwargs), spec.name)
-            return _attempts(spec, fn, record, run, args, kwargs)
-        call = StepCall(spec.name, args, kwargs, run.info)
-        return awaited(through(wraps, call, last, record, lambda: port_of(run)), spec.name)
-
     try:
         if _keeps(spec, run):
-            result = _kept()(spec, fn, frame, record, run, args, kwargs).result(wrapped)
+            kept = _kept()(spec, fn, frame, record, run, args, kwargs)
+            result = kept.result(partial(_made, spec, fn, record, run, args, kwargs))
         else:
-            result = wrapped()
+            result = _made(spec, fn, record, run, args, kwargs)
         _completed(record)
     except BaseException as exc:
         failed(record, run, exc)
@@ -106,6 +94,28 @@ def in_full(
     finally:
         _closed(record, run, frame)
     return result
+
+
+def _made(
+    spec: Spec,
+    fn: Function,
+    record: StepRecord,
+    run: RunRecord,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Make a call, through the middleware of its run."""
+    wraps = wrapping(run.middleware, StepCall) if run.middleware else ()
+    if not wraps:
+        if spec.plain:
+            return awaited(fn(*args, **kwargs), spec.name)
+        return _attempts(spec, fn, record, run, args, kwargs)
+
+    def last(call: StepCall) -> Any:
+        return _attempts(spec, fn, record, run, call.args, dict(call.kwargs))
+
+    call = StepCall(spec.name, args, kwargs, run.info)
+    return awaited(through(wraps, call, last, record, lambda: port_of(run)), spec.name)
 
 
 def _attempts(
@@ -163,27 +173,12 @@ async def ain_full(
     """
     record = _opened(spec, frame, run)
     current.set(record)
-
-    async def last(call: StepCall) -> Any:
-        result = await _aattempts(spec, fn, original or fn, record, run, call.args, dict(call.kwargs))
-        if isinstance(result, Raised):
-            raise result.error
-        return result
-
-    async def wrapped() -> Any:
-        if not wraps and spec.plain:
-            return awaited(await fn(*args, **kwargs), spec.name)
-        if not wraps:
-            return await _aattempts(spec, fn, original or fn, record, run, args, kwargs)
-        result = await athrough(wraps, StepCall(spec.name, args, kwargs, run.info), last, record)
-        return awaited(result, spec.name)
-
     try:
-        wraps = wrapping(run.middleware, StepCall) if run.middleware else ()
+        call = partial(_amade, spec, fn, original or fn, record, run, args, kwargs)
         if _keeps(spec, run):
-            result = await _kept()(spec, original or fn, frame, record, run, args, kwargs).aresult(wrapped)
+            result = await _kept()(spec, original or fn, frame, record, run, args, kwargs).aresult(call)
         else:
-            result = await wrapped()
+            result = await call()
         if isinstance(result, Raised):
             failed(record, run, result.error)
         else:
@@ -194,6 +189,32 @@ async def ain_full(
     finally:
         _closed(record, run, frame)
     return result
+
+
+async def _amade(
+    spec: Spec,
+    fn: Callable[..., Coroutine[Any, Any, Any]],
+    original: Function,
+    record: StepRecord,
+    run: RunRecord,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Make a call, through the middleware of its run."""
+    wraps = wrapping(run.middleware, StepCall) if run.middleware else ()
+    if not wraps:
+        if spec.plain:
+            return awaited(await fn(*args, **kwargs), spec.name)
+        return await _aattempts(spec, fn, original, record, run, args, kwargs)
+
+    async def last(call: StepCall) -> Any:
+        result = await _aattempts(spec, fn, original, record, run, call.args, dict(call.kwargs))
+        if isinstance(result, Raised):
+            raise result.error
+        return result
+
+    call = StepCall(spec.name, args, kwargs, run.info)
+    return awaited(await athrough(wraps, call, last, record), spec.name)
 
 
 async def _aattempts(

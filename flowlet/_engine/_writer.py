@@ -24,9 +24,9 @@ from ._threads import Latch, started
 GROUP = 256
 """How many entries are written at once at most."""
 
-UNTIDY = 1000
+UNTIDY = 2000
 """How many entries a journal gets before it is tidied; a long one counts once for each *PAGE* of it."""
-PAGE = 4096
+PAGE = 2048
 
 QUICK = 0.5
 """Seconds in which a group fails that is tried again run by run; what takes longer waited for the journal itself."""

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Literal, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 from weakref import WeakSet
 
 from .._doors import Door
@@ -29,7 +29,7 @@ _SEEN = 1000
 """How many trails are remembered at most."""
 _LONG = LOG * 3 // 4
 """Pages of a log for whose end those who write have to wait, since they would never let it come to one."""
-_UNSEEN = LOG // 2
+_UNSEEN = LOG // 4
 """Writes after which a thread has to see how long the log is."""
 
 _files: WeakSet[JournalFile] = WeakSet()  # of this process and its children: a fork keeps them
@@ -41,7 +41,7 @@ class JournalFile:
     """The database at *path*, for one thread at a time. Whoever comes next after a fault opens it again.
 
     *seen* keeps the ends of trails, which then need not be read again; it is emptied when another connection
-    has written, and when something went wrong.
+    has written, and when something went wrong. *ours* are runs that this process alone adds to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,6 +50,7 @@ class JournalFile:
         self.door = Door(threading.Lock())
         self._tidying = threading.Lock()
         self.seen: dict[str, Trail] = {}
+        self.ours: set[str] = set()
         self._version: object = None
         self._db: sqlite3.Connection | None = None
         self._brief = False  # whether the connection is for one look
@@ -65,7 +66,16 @@ class JournalFile:
         Raises:
             JournalError: something went wrong with it.
         """
-        return self.door.enter(self._transact, "DEFERRED", True, look, *args)
+
+        def looked(db: sqlite3.Connection) -> T:
+            db.execute("BEGIN")
+            found = look(db, *args)
+            db.execute("COMMIT")
+            if self._brief:
+                self.shut()
+            return found
+
+        return self.door.enter(self._used, True, True, looked)
 
     def write(self, change: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
         """Make a change, all of it or nothing.
@@ -73,21 +83,29 @@ class JournalFile:
         Raises:
             JournalError: something went wrong with the file.
         """
-        return self.door.enter(self._transact, "IMMEDIATE", True, change, *args)
+        return self.use(self.transact, change, *args)
 
-    def write_nowait(self, change: Callable[[sqlite3.Connection, *Ts], object], *args: *Ts) -> bool:
-        """Make a change, where the file is open, nobody else uses it and its log is short; False: nothing was done.
+    def use(self, work: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
+        """Do *work*, which makes its changes by single statements or by :meth:`transact`.
 
         Raises:
             JournalError: something went wrong with the file.
         """
-        return self.door.enter_nowait(self._changed_nowait, change, *args)
+        return self.door.enter(self._used, False, True, work, *args)
 
-    def _changed_nowait(self, change: Callable[[sqlite3.Connection, *Ts], object], *args: *Ts) -> bool:
+    def use_nowait(self, work: Callable[[sqlite3.Connection, *Ts], object], *args: *Ts) -> bool:
+        """Do *work*, where the file is open, nobody else uses it and its log is short; False: nothing was done.
+
+        Raises:
+            JournalError: something went wrong with the file.
+        """
+        return self.door.enter_nowait(self._used_nowait, work, *args)
+
+    def _used_nowait(self, work: Callable[[sqlite3.Connection, *Ts], object], *args: *Ts) -> bool:
         if self._db is None or self._unseen > _UNSEEN:
             return False
         try:
-            self._transact("IMMEDIATE", False, change, *args)
+            self._used(False, False, work, *args)
         except _BusyError:
             return False
         self._unseen += 1
@@ -114,35 +132,41 @@ class JournalFile:
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
             self._unseen = 0
 
-    def _transact(
-        self,
-        kind: Literal["IMMEDIATE", "DEFERRED"],
-        waits: bool,
-        work: Callable[[sqlite3.Connection, *Ts], T],
-        *args: *Ts,
+    def transact(
+        self, db: sqlite3.Connection, change: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts
+    ) -> T:
+        """Make a change in a transaction."""
+        db.execute("BEGIN IMMEDIATE")
+        version = db.execute("PRAGMA data_version").fetchone()
+        if version != self._version or len(self.seen) > _SEEN:
+            self.seen.clear()
+            self._version = version
+        found = change(db, *args)
+        db.execute("COMMIT")
+        return found
+
+    def _used(
+        self, reading: bool, waits: bool, work: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts
     ) -> T:
         try:
-            db = self._opened(reading=kind == "DEFERRED", waits=waits)
+            db = self._opened(reading=reading, waits=waits)
             if waits is not self._waits:
                 self._wait(db, waits)
-            try:
-                db.execute(f"BEGIN {kind}")
-            except sqlite3.OperationalError as exc:
-                if waits or exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise
-                raise _BusyError from exc
-            self._look(db)
             found = work(db, *args)
-            db.execute("COMMIT")
-            if self._brief:
-                self.shut()
         except _BusyError:
             raise
-        except BaseException:
+        except BaseException as exc:
+            if not waits and self._is_busy(exc):
+                raise _BusyError from exc
             self.shut()  # which takes back what was half done
             with told(self.path):
                 raise
         return found
+
+    def _is_busy(self, exc: BaseException) -> bool:
+        """Whether somebody else writes, so that nothing was begun."""
+        code = exc.sqlite_errorcode if isinstance(exc, sqlite3.OperationalError) else 0
+        return code & 0xFF == sqlite3.SQLITE_BUSY and self._db is not None and not self._db.in_transaction
 
     def _wait(self, db: sqlite3.Connection, waits: bool) -> None:
         """Wait for the locks of others, and see to it that the log does not grow long, or not."""
@@ -163,6 +187,7 @@ class JournalFile:
     def shut(self) -> None:
         """Close the connection. The caller is alone."""
         self.seen.clear()
+        self.ours.clear()
         self._waits = True
         db, self._db = self._db, None
         if db is not None:
@@ -181,12 +206,6 @@ class JournalFile:
         """Let others at the file again."""
         self.door.let_go(alone=alone)
         self._tidying.release()
-
-    def _look(self, db: sqlite3.Connection) -> None:
-        version = db.execute("PRAGMA data_version").fetchone()
-        if version != self._version or len(self.seen) > _SEEN:
-            self.seen.clear()
-            self._version = version
 
     def __del__(self) -> None:
         self.shut()

@@ -12,17 +12,20 @@ from pathlib import Path
 from ._claims import Claims
 from ._faults import BUSY, fault
 
-__all__ = ["LOG", "VERSION", "check_free", "connect", "create", "look", "may_write", "nothing"]
+__all__ = ["LOG", "PAGE", "VERSION", "check_free", "connect", "create", "look", "may_write", "nothing"]
 
 _MOMENT = 0.002
 """Seconds between two looks whether somebody has made a journal."""
 
+PAGE = 2048
+"""Bytes of a page: a step writes one, and where its result is long, as many as that takes."""
 MARK = int.from_bytes(b"flow")
 VERSION = 2
 
 # A name is what is looked for; the body is JSON; the digest covers both, and for an entry the one before it.
 # The number of an entry is that of its run and its own, so that one who adds to a run adds at one end of it.
 _SCHEMA = f"""\
+PRAGMA page_size = {PAGE};
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA application_id = {MARK};
 PRAGMA user_version = {VERSION};
@@ -33,7 +36,7 @@ CREATE TABLE entries (number INTEGER PRIMARY KEY, run BLOB, digest BLOB, body BL
 CREATE INDEX firsts ON entries (run) WHERE run IS NOT NULL;
 PRAGMA journal_mode = WAL;
 """
-LOG = 4000
+LOG = 8000
 """Pages that the log may have before who writes next writes them back."""
 _SETTINGS = f"""\
 PRAGMA synchronous = NORMAL;

@@ -8,7 +8,7 @@ from functools import partial
 from operator import attrgetter
 from os import PathLike
 from pathlib import Path
-from sqlite3 import Connection
+from sqlite3 import Connection, IntegrityError
 from typing import Any
 
 from attrs import evolve
@@ -29,6 +29,7 @@ _ALL = "runs"
 _AT_ONCE = 10_000
 _LARGE = 1 << 13
 """Characters in entries that an event loop does not write itself."""
+_INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?)"
 _UNLISTED = " (it has entries, and is not among the runs)"
 _LOST = "SELECT run FROM entries WHERE run IS NOT NULL AND run NOT IN (SELECT name FROM runs)"
 _OF_RUN = "FROM entries WHERE number BETWEEN ? AND ?"
@@ -64,7 +65,7 @@ class SQLiteJournal:
         Raises:
             JournalError: they could not be written, or the first entry of a run is not about the run.
         """
-        self._file.write(self._add, entries)
+        self._file.use(self._append, entries)
 
     def append_nowait(self, entries: Sequence[Entry], /) -> bool:
         """Add *entries*, if nobody else is at the file and they are not large; False says that nothing was added.
@@ -74,7 +75,7 @@ class SQLiteJournal:
         """
         if sum(len(entry.value) + len(entry.inputs) + len(entry.error) for entry in entries) > _LARGE:
             return False
-        return self._file.write_nowait(self._add, entries)
+        return self._file.use_nowait(self._append, entries)
 
     def tidy(self) -> None:
         """Write SQLite's log back, beside those who write.
@@ -125,7 +126,11 @@ class SQLiteJournal:
             JournalError: the file of claims can't be used.
         """
         with told(self.path):
-            return Claims.of(self.path).take(run_id)
+            owner = Claims.of(self.path).take(run_id)
+        if owner is None:
+            self._file.seen.pop(run_id, None)  # somebody else may have gone on with it
+            self._file.ours.add(run_id)
+        return owner
 
     def release(self, run_id: str, /) -> None:
         """Give a run back.
@@ -133,6 +138,7 @@ class SQLiteJournal:
         Raises:
             JournalError: the file of claims can't be used.
         """
+        self._file.ours.discard(run_id)
         with told(self.path):
             Claims.of(self.path).release(run_id)
 
@@ -185,17 +191,37 @@ class SQLiteJournal:
         for at in range(0, free, _AT_ONCE):  # between them others write
             self._file.write(_vacuum, min(free - at, _AT_ONCE))
 
+    def _append(self, db: Connection, entries: Sequence[Entry]) -> None:
+        if len(entries) != 1 or not self._add_one(db, entries):
+            self._file.transact(db, self._add, entries)
+
+    def _add_one(self, db: Connection, entries: Sequence[Entry]) -> bool:
+        """Add an entry to a run of ours by one statement, of which SQLite makes a transaction; False: by more."""
+        run_id = entries[0].run_id
+        seen = self._file.seen.get(run_id) if run_id in self._file.ours else None
+        if seen is None:
+            return False
+        trail, rows = seen.with_entries(entries)
+        if trail.due:
+            return False
+        try:
+            db.executemany(_INSERT, rows)
+        except IntegrityError:  # another instance in this process has added to it
+            return False
+        self._file.seen[run_id] = trail
+        return True
+
     def _add(self, db: Connection, entries: Sequence[Entry]) -> None:
         for run_id, group in by_run(entries).items():
             seen = self._file.seen.get(run_id)
             known = seen or self._whole(db, run_id)
             trail, rows = (known or self._new(db, run_id)).with_entries(group)
-            db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
+            db.executemany(_INSERT, rows)
             if known is not seen:
                 self._check_place(db, run_id, trail)
             if trail.due:
                 self._runs.put(db, run_id, trail.row())
-                trail = evolve(trail, told=trail.entries)
+                trail = trail._replace(told=trail.entries)
             self._file.seen[run_id] = trail
 
     def _rows(self, db: Connection, run_id: str) -> tuple[Trail | None, list[Any]]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from json.encoder import encode_basestring
-from operator import attrgetter
+from json.encoder import encode_basestring as _text
 from pathlib import Path
-from typing import Any
-
-from attrs import evolve, frozen
+from typing import Any, NamedTuple
 
 from ..entries import Entry, JournalledRun
 from ._faults import damaged
@@ -21,14 +18,11 @@ __all__ = ["STEPS", "Row", "Trail", "numbers", "read", "whole"]
 STEPS = 64
 """How many entries the run's row may lag behind: damage that takes the newest of them away is not found."""
 
-_texts = attrgetter("key", "kind", "name", "state", "parent", "inputs", "value", "error", "code")
-
 Row = tuple[int, bytes | None, bytes, bytes]
 """A row: its number, of its first entry the run, the seal, and the body."""
 
 
-@frozen
-class Trail:
+class Trail(NamedTuple):
     """The *run*, None before its first entry; which *number* it has in its journal; the *last* seal of *entries*.
 
     *told* is how many of them the run's row tells of.
@@ -87,7 +81,8 @@ class Trail:
             JournalError: the first is about a call, and nothing is known of the run.
         """
         run, last = grown(self.run, entries), self.last
-        rows, name = list[Row](), None if self.entries else data(run.run_id)
+        rows: list[Row] = []
+        name = None if self.entries else data(run.run_id)
         for number, entry in enumerate(entries, numbers(self.number)[0] + self.entries):
             body = _body(entry)
             last = seal(last, body)
@@ -98,12 +93,15 @@ class Trail:
 
 
 def _body(entry: Entry) -> bytes:
-    """Write all facts but the run's id as a JSON list, in a quarter of the time that :mod:`json` takes."""
-    texts = ",".join(map(encode_basestring, _texts(entry)))
+    """Write all facts but the run's id as a JSON list, in half of the time that :mod:`json` takes."""
     times = f"{entry.at!r},{entry.duration!r}"
     if "n" in times:  # of inf or nan, which JSON calls otherwise
         times = f"{json.dumps(entry.at)},{json.dumps(entry.duration)}"
-    return data(f"[{texts},{times},{entry.attempts},{encode_basestring(entry.info)}]")
+    return data(
+        f"[{_text(entry.key)},{_text(entry.kind)},{_text(entry.name)},{_text(entry.state)},{_text(entry.parent)},"
+        f"{_text(entry.inputs)},{_text(entry.value)},{_text(entry.error)},{_text(entry.code)},"
+        f"{times},{entry.attempts},{_text(entry.info)}]"
+    )
 
 
 def numbers(run: int) -> tuple[int, int]:
@@ -144,7 +142,7 @@ def whole(trail: Trail, rows: Iterable[tuple[Any, Any, Any, Any]]) -> Trail | No
         if number != expected or not right:
             return None
         count, last = count + 1, found
-    return trail if count < trail.entries else evolve(trail, entries=count, last=last)
+    return trail if count < trail.entries else trail._replace(entries=count, last=last)
 
 
 def _ground(run_id: str) -> bytes:
