@@ -42,7 +42,7 @@ class Door:
         self._here.append(None)
         self._lock.acquire()
 
-    def let_go(self, *, alone: bool = False) -> None:
+    def let_go(self, *, alone: bool) -> None:
         """Let others in again; *alone* says that those who waited are of another process."""
         if alone:
             self._here.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from ._forks import at_fork
 from .errors import RunStopped
@@ -36,13 +37,23 @@ def call_all(calls: Iterable[Callable[[], object]]) -> None:
         failure = None
 
 
+class Executed(Protocol):
+    """What goes on in a scope, in a task."""
+
+    def cancel_task(self) -> object:
+        """Cancel that."""
+        ...
+
+
 class Scope:
     """A part of a run that can be stopped: the run, a thread of it, a fan-out, a step with a limit.
 
-    Stopping is one way. It reaches every scope below, and wakes what waits there through *hooks*.
+    Stopping is one way. It reaches every scope below, cancels the task of what is *executed* there, and wakes what
+    waits there through *hooks*. The first of these is no hook since a method that is kept is one more object for the
+    garbage collector, which many runs at once would feel.
     """
 
-    __slots__ = ("_children", "_hooks", "deadline", "parent", "reason", "run_id")
+    __slots__ = ("_children", "_hooks", "deadline", "executed", "parent", "reason", "run_id")
 
     def __init__(self, run_id: str, parent: Scope | None = None, deadline: float | None = None) -> None:
         self.run_id = run_id
@@ -50,6 +61,7 @@ class Scope:
         self.deadline = deadline
         self.reason: str | None = None
         self._children: set[Scope] | None = None
+        self.executed: Executed | None = None
         self._hooks: Callable[[], object] | list[Callable[[], object]] | None = None  # mostly one
         if parent is not None:
             parent._adopt(self)
@@ -66,7 +78,7 @@ class Scope:
         with guard:
             if self.reason is None:
                 self.reason = reason
-            self._hooks = None
+            self._hooks = self.executed = None
             children, self._children = self._children, None
             if self.parent is not None and self.parent._children is not None:
                 self.parent._children.discard(self)
@@ -81,6 +93,14 @@ class Scope:
                 parent._children.discard(self)
         self._hooks = None
 
+    def fence(self, reason: str) -> None:
+        """Let nothing begin below any more, for *reason*, and leave it to :meth:`stop` to end what goes on."""
+        with guard:
+            if self.reason is None:
+                self.reason = reason
+            for child in self._children or ():
+                child.fence(reason)
+
     def stop(self, reason: str) -> None:
         """Stop everything below, for *reason*: ``cancelled``, ``timeout``, ``failed`` or ``over``."""
         hooks = self._close(reason, [])
@@ -92,7 +112,9 @@ class Scope:
             if self.reason is None:
                 self.reason = reason
             hooks.extend(self._listed())
-            self._hooks = None
+            if self.executed is not None:
+                hooks.append(self.executed.cancel_task)
+            self._hooks = self.executed = None
             children, self._children = self._children, None
         for child in children or ():
             child._close(reason, hooks)

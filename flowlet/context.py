@@ -312,6 +312,8 @@ class RunRecord:
             self.traceback = None if error is None else error.__traceback__
             self.ended = time.perf_counter()
             self.state = state
+            if error is not None:
+                self.scope.fence(state)
             callbacks, self._callbacks = self._callbacks, None
         if self.observers:  # before anybody who waits goes on
             self.emit(RunFinished(self.info, time.time(), state, self.duration(), text, self.reused))

@@ -246,7 +246,10 @@ def test_many_runs_leave_nothing_behind(count, backend, monkeypatch):
 
 
 def test_runs_are_freed_without_the_collector(backend):
-    """Runs hold no cycles: with the collector off, their objects go with the last handle."""
+    """Runs hold no cycles: with the collector off, their objects go with the last handle.
+
+    What other threads leave behind, such as those of the tests before, comes once; what runs leave, in each round.
+    """
 
     def one_of_each(x: int) -> None:
         assert run(small, x) == x + 2
@@ -260,12 +263,15 @@ def test_runs_are_freed_without_the_collector(backend):
         one_of_each(x)
     gc.collect()
     gc.disable()
+    left = list[int]()
     try:
-        for x in range(100):
-            one_of_each(x)
-        assert gc.collect() < 100
+        for _ in range(3):
+            for x in range(100):
+                one_of_each(x)
+            left.append(gc.collect())
     finally:
         gc.enable()
+    assert min(left) < 100
 
 
 @workflow

@@ -268,6 +268,26 @@ def test_a_timed_out_body_starts_no_further_step(call, trap):
     assert handle.metrics.children == ()
 
 
+def test_a_run_is_fenced_off_before_its_end_is_told(trap):
+    """Its body and what goes on below it start nothing that who hears of the end would not expect."""
+    raised: list[BaseException] = []
+    over = threading.Event()
+
+    def call(x: int) -> None:
+        trap.sleep()
+        try:
+            double(x)
+        except BaseException as exc:
+            raised.append(exc)
+        over.set()
+
+    handle = start(with_options(lambda: pmap(call, [1]), timeout=SHORT))
+    handle._run.on_end(lambda: (trap.open.set(), over.wait(PATIENCE)), first=True)
+    with pytest.raises(WorkflowTimeout):
+        handle.result(PATIENCE)
+    assert [type(exc) for exc in raised] == [RunStopped]
+
+
 # --- the limit of a step -------------------------------------------------------------------------
 
 

@@ -174,7 +174,7 @@ def _entered(run: RunRecord, frame: Frame) -> Port:
     begin(run, frame)
     port = run.port = current_port()
     run.limit = port.limit()
-    run.scope.on_stop(run.cancel_task)
+    run.scope.executed = run
     if run.deadline is not None:
         run.on_end(process.of(Watch).at(run.deadline, partial(expire, run)).cancel)
     return port
