@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -676,6 +676,8 @@ FILES = (
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(FILES)
+@example(rb'{"steps":{"_":{"for_each":{"\ud800":"{A}"}}}}')
+@example(rb'{"steps":{"_":{"for_each":{"\u0000":"{A}"}}}}')
 def test_nothing_but_a_workflow_or_one_error_comes_of_a_file(data: bytes) -> None:
     """Whatever is in it."""
     file = Path("fuzz.yaml")

@@ -62,7 +62,7 @@ def mapping_of(hints: Mapping[str, Any]) -> Any:
     make: Any = TypedDict
     try:
         found = make(name, {key: Any if isinstance(hint, str) else hint for key, hint in hints.items()})
-    except TypeError:  # a hint that is no type
+    except (TypeError, ValueError):  # a hint that is no type, a key with what no name of a class can have
         return dict[str, Any]
     found.__module__ = "builtins"  # of no module that would be told with its name
     return found
