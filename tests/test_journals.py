@@ -349,10 +349,13 @@ def test_children_do_not_keep_the_claims_of_a_dead_parent(journal: SQLiteJournal
     code = """
         import subprocess
         journal.claim("tea-1")
+        begun, begins = os.pipe()
         child = os.fork()
         if not child:
             sys.stdout.close()
+            os.write(begins, b".")
             time.sleep(60)
+        os.read(begun, 1)
         other = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
         say(child, other.pid), heard()
         """
