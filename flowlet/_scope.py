@@ -48,9 +48,9 @@ class Executed(Protocol):
 class Scope:
     """A part of a run that can be stopped: the run, a thread of it, a fan-out, a step with a limit.
 
-    Stopping is one way. It reaches every scope below, cancels the task of what is *executed* there, and wakes what
-    waits there through *hooks*. The first of these is no hook since a method that is kept is one more object for the
-    garbage collector, which many runs at once would feel.
+    Stopping is one way. It reaches every scope below, wakes what waits there through *hooks*, and cancels the task of
+    what is *executed* there. That is no hook, since a method that is kept is one more object for the garbage
+    collector, which many runs at once would feel; who sets it looks for a stop afterwards.
     """
 
     __slots__ = ("_children", "_hooks", "deadline", "executed", "parent", "reason", "run_id")
@@ -91,7 +91,7 @@ class Scope:
         if parent is not None and parent._children is not None:
             with guard:
                 parent._children.discard(self)
-        self._hooks = None
+        self._hooks = self.executed = None
 
     def fence(self, reason: str) -> None:
         """Let nothing begin below any more, for *reason*, and leave it to :meth:`stop` to end what goes on."""

@@ -311,9 +311,11 @@ class RunRecord:
             self.error_text = text
             self.traceback = None if error is None else error.__traceback__
             self.ended = time.perf_counter()
-            self.state = state
             if error is not None:
-                self.scope.fence(state)
+                self.scope.fence(
+                    state
+                )  # first, since a Ctrl-C in it must not leave an end that nobody hears of
+            self.state = state
             callbacks, self._callbacks = self._callbacks, None
         if self.observers:  # before anybody who waits goes on
             self.emit(RunFinished(self.info, time.time(), state, self.duration(), text, self.reused))

@@ -176,8 +176,8 @@ class Journal(Protocol):
     def append(self, entries: Sequence[Entry], /) -> None:
         """Add *entries*, of any runs, in this order; when this returns they survive a kill of the process.
 
-        An entry with an empty key is about the run itself: the first one makes it known, and others of a run
-        that is not known are refused.
+        An entry with an empty key is about the run itself: one that says that it begins (``running`` or ``pending``)
+        makes it known, and others of a run that is not known are refused.
         """
         ...
 
@@ -241,5 +241,5 @@ class NowaitJournal(Journal, Protocol):
         ...
 
     def tidy(self) -> None:
-        """Do what appending has put off. A thread calls this after a thousand entries, while others append."""
+        """Do what appending has put off. A thread calls this after some thousand entries, while others append."""
         ...

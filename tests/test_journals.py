@@ -211,35 +211,46 @@ def test_two_instances_in_a_process_are_one_journal(journal: SQLiteJournal) -> N
     other.append([made("b")])
     journal.append([made("c")])
     assert journal.read("tea-1") == other.read("tea-1") == (begun(), made("a"), made("b"), made("c"))
+    other.append([made("d")])
+    journal.append([made("e")])
+    assert [entry.key for entry in other.read("tea-1")] == ["", *"abcde"]
     assert journal.claim("tea-1") is None
     assert other.claim("tea-1") == "this process"
     other.close()
     with Peer(journal.path, "say(journal.claim('tea-1'))") as peer:
         assert peer.line() == f"process {os.getpid()}"
-    journal.append([made("d")])
-    other.append([made("e")])
-    journal.append([made("f")])
-    assert [entry.key for entry in other.read("tea-1")] == ["", *"abcdef"]
     journal.release("tea-1")
 
 
-def test_who_claims_again_sees_what_others_have_added(journal: SQLiteJournal) -> None:
-    """What was known of the run is not trusted any more."""
-    assert journal.claim("tea-1") is None
+def test_one_entry_is_one_statement(path: Path) -> None:
+    """From the second entry of a run on."""
+    journal, told = SQLiteJournal(path), list[str]()
+    journal.append([begun()])
+    assert journal._file._db is not None
+    journal._file._db.set_trace_callback(told.append)
+    journal.append([made("a")])
     journal.append([made("b")])
-    journal.release("tea-1")
-    with Peer(journal.path, "journal.append([made('c')])") as peer:
+    assert [statement.partition(" ")[0] for statement in told] == ["INSERT", "INSERT"]
+
+
+@pytest.mark.parametrize("change", ["journal.append([made('b')])", "journal.forget(['tea-1'])"])
+def test_an_entry_stands_on_the_last_one_that_is_there(journal: SQLiteJournal, change: str) -> None:
+    """Whatever another process has done since."""
+    journal.append([made("a2")])
+    with Peer(journal.path, change) as peer:
         assert peer.end() == ""
-    assert journal.claim("tea-1") is None
-    journal.append([made("d")])
-    journal.release("tea-1")
-    assert [entry.key for entry in journal.read("tea-1")] == ["", *"abcd"]
-    with Peer(journal.path, "journal.forget(['tea-1'])") as peer:
-        assert peer.end() == ""
-    assert journal.claim("tea-1") is None
-    with pytest.raises(JournalError, match="is not known here"):
-        journal.append([made("e")])
-    journal.release("tea-1")
+    if "forget" in change:
+        with pytest.raises(
+            JournalError, match="run 'tea-1' is not known here, so step 'write' was not added"
+        ):
+            journal.append([made("c")])
+        with pytest.raises(
+            JournalError, match="run 'tea-1' is not known here, so its end, failed, was not added"
+        ):
+            journal.append([evolve(begun(), state="failed")])
+    else:
+        journal.append([made("c")])
+        assert [entry.key for entry in journal.read("tea-1")] == ["", "a", "a2", "b", "c"]
 
 
 def test_sqlites_name_for_memory_is_no_file() -> None:

@@ -248,7 +248,7 @@ def test_many_runs_leave_nothing_behind(count, backend, monkeypatch):
 def test_runs_are_freed_without_the_collector(backend):
     """Runs hold no cycles: with the collector off, their objects go with the last handle.
 
-    What other threads leave behind, such as those of the tests before, comes once; what runs leave, in each round.
+    What other threads leave behind, such as those of the tests before, comes in one round; what runs leave, in each.
     """
 
     def one_of_each(x: int) -> None:
@@ -271,7 +271,7 @@ def test_runs_are_freed_without_the_collector(backend):
             left.append(gc.collect())
     finally:
         gc.enable()
-    assert min(left) < 100
+    assert sorted(left)[1] < 100
 
 
 @workflow

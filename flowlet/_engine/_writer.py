@@ -27,6 +27,7 @@ GROUP = 256
 UNTIDY = 2000
 """How many entries a journal gets before it is tidied; a long one counts once for each *PAGE* of it."""
 PAGE = 2048
+"""Bytes."""
 
 QUICK = 0.5
 """Seconds in which a group fails that is tried again run by run; what takes longer waited for the journal itself."""

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from stat import S_ISDIR
-from typing import TypeVar, TypeVarTuple
+from typing import Literal, TypeVar, TypeVarTuple
 from weakref import WeakSet
 
 from .._doors import Door
@@ -30,7 +30,7 @@ _SEEN = 1000
 _LONG = LOG * 3 // 4
 """Pages of a log for whose end those who write have to wait, since they would never let it come to one."""
 _UNSEEN = LOG // 4
-"""Writes after which a thread has to see how long the log is."""
+"""Writes, of some pages each, after which a thread has to see how long the log is."""
 
 _files: WeakSet[JournalFile] = WeakSet()  # of this process and its children: a fork keeps them
 _forking = threading.Lock()  # one thread at a time
@@ -41,7 +41,7 @@ class JournalFile:
     """The database at *path*, for one thread at a time. Whoever comes next after a fault opens it again.
 
     *seen* keeps the ends of trails, which then need not be read again; it is emptied when another connection
-    has written, and when something went wrong. *ours* are runs that this process alone adds to.
+    has written, and when something went wrong.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,12 +50,11 @@ class JournalFile:
         self.door = Door(threading.Lock())
         self._tidying = threading.Lock()
         self.seen: dict[str, Trail] = {}
-        self.ours: set[str] = set()
         self._version: object = None
         self._db: sqlite3.Connection | None = None
         self._brief = False  # whether the connection is for one look
         self._waits = True
-        self._unseen = 0  # pages that were written since
+        self._unseen = 0  # writes since a thread has seen that
         self._inode: tuple[int, int] | None = None
         with process.lock:
             _files.add(self)
@@ -75,7 +74,7 @@ class JournalFile:
                 self.shut()
             return found
 
-        return self.door.enter(self._used, True, True, looked)
+        return self.door.enter(self._connected, "reading", looked)
 
     def write(self, change: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
         """Make a change, all of it or nothing.
@@ -91,7 +90,7 @@ class JournalFile:
         Raises:
             JournalError: something went wrong with the file.
         """
-        return self.door.enter(self._used, False, True, work, *args)
+        return self.door.enter(self._connected, "writing", work, *args)
 
     def use_nowait(self, work: Callable[[sqlite3.Connection, *Ts], object], *args: *Ts) -> bool:
         """Do *work*, where the file is open, nobody else uses it and its log is short; False: nothing was done.
@@ -99,13 +98,13 @@ class JournalFile:
         Raises:
             JournalError: something went wrong with the file.
         """
-        return self.door.enter_nowait(self._used_nowait, work, *args)
+        return self.door.enter_nowait(self._connected_nowait, work, *args)
 
-    def _used_nowait(self, work: Callable[[sqlite3.Connection, *Ts], object], *args: *Ts) -> bool:
+    def _connected_nowait(self, work: Callable[[sqlite3.Connection, *Ts], object], *args: *Ts) -> bool:
         if self._db is None or self._unseen > _UNSEEN:
             return False
         try:
-            self._used(False, False, work, *args)
+            self._connected("nowait", work, *args)
         except _BusyError:
             return False
         self._unseen += 1
@@ -135,7 +134,7 @@ class JournalFile:
     def transact(
         self, db: sqlite3.Connection, change: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts
     ) -> T:
-        """Make a change in a transaction."""
+        """Make a change in a transaction, after a look whether another connection has written."""
         db.execute("BEGIN IMMEDIATE")
         version = db.execute("PRAGMA data_version").fetchone()
         if version != self._version or len(self.seen) > _SEEN:
@@ -145,11 +144,16 @@ class JournalFile:
         db.execute("COMMIT")
         return found
 
-    def _used(
-        self, reading: bool, waits: bool, work: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts
+    def _connected(
+        self,
+        how: Literal["reading", "writing", "nowait"],
+        work: Callable[[sqlite3.Connection, *Ts], T],
+        *args: *Ts,
     ) -> T:
+        """Do *work* with the connection, which is opened where it has to be, and closed after a fault."""
+        waits = how != "nowait"
         try:
-            db = self._opened(reading=reading, waits=waits)
+            db = self._opened(reading=how == "reading", waits=waits)
             if waits is not self._waits:
                 self._wait(db, waits)
             found = work(db, *args)
@@ -164,7 +168,7 @@ class JournalFile:
         return found
 
     def _is_busy(self, exc: BaseException) -> bool:
-        """Whether somebody else writes, so that nothing was begun."""
+        """Whether *exc* says that somebody else writes, and no transaction is open, so that nothing was done."""
         code = exc.sqlite_errorcode if isinstance(exc, sqlite3.OperationalError) else 0
         return code & 0xFF == sqlite3.SQLITE_BUSY and self._db is not None and not self._db.in_transaction
 
@@ -187,7 +191,6 @@ class JournalFile:
     def shut(self) -> None:
         """Close the connection. The caller is alone."""
         self.seen.clear()
-        self.ours.clear()
         self._waits = True
         db, self._db = self._db, None
         if db is not None:

@@ -26,7 +26,7 @@ def grown(run: JournalledRun | None, entries: Sequence[Entry]) -> JournalledRun:
     How many entries it has is for others to count.
 
     Raises:
-        JournalError: the first of them is about a call, and the run is not known.
+        JournalError: the run is not known, and the first of them does not say that it begins.
     """
     if run is None:
         run = _first(entries[0])
@@ -38,9 +38,10 @@ def grown(run: JournalledRun | None, entries: Sequence[Entry]) -> JournalledRun:
 
 
 def _first(entry: Entry) -> JournalledRun:
-    if entry.key:
+    if entry.key or entry.state not in ("pending", "running"):
+        what = f"{entry.kind} {entry.name!r}" if entry.key else f"its end, {entry.state},"
         raise JournalError(
-            f"run {entry.run_id!r} is not known here, so {entry.kind} {entry.name!r} was not added: "
-            "its first entry is about the run itself and has an empty key"
+            f"run {entry.run_id!r} is not known here, so {what} was not added: its first entry is about the run "
+            "itself, which has begun, and has an empty key"
         )
     return JournalledRun(entry.run_id, entry.name, entry.state, entry.at - entry.duration)

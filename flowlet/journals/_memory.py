@@ -31,7 +31,7 @@ class MemoryJournal:
         """Add *entries*, all or none.
 
         Raises:
-            JournalError: the first entry of a run is not about the run itself.
+            JournalError: the first entry of a run does not say that it begins.
         """
         with self._lock:
             groups = by_run(entries)

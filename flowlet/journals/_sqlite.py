@@ -30,6 +30,9 @@ _AT_ONCE = 10_000
 _LARGE = 1 << 13
 """Characters in entries that an event loop does not write itself."""
 _INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?)"
+_NEXT = """\
+INSERT INTO entries VALUES (IFNULL((SELECT number + 1 FROM entries WHERE number = ? AND digest = ?), 'none'), ?, ?, ?)
+"""
 _UNLISTED = " (it has entries, and is not among the runs)"
 _LOST = "SELECT run FROM entries WHERE run IS NOT NULL AND run NOT IN (SELECT name FROM runs)"
 _OF_RUN = "FROM entries WHERE number BETWEEN ? AND ?"
@@ -63,7 +66,7 @@ class SQLiteJournal:
         """Add *entries*, all or none; when this returns they survive a kill of the process.
 
         Raises:
-            JournalError: they could not be written, or the first entry of a run is not about the run.
+            JournalError: they could not be written, or the first entry of a run does not say that it begins.
         """
         self._file.use(self._append, entries)
 
@@ -71,7 +74,7 @@ class SQLiteJournal:
         """Add *entries*, if nobody else is at the file and they are not large; False says that nothing was added.
 
         Raises:
-            JournalError: they could not be written, or the first entry of a run is not about the run.
+            JournalError: they could not be written, or the first entry of a run does not say that it begins.
         """
         if sum(len(entry.value) + len(entry.inputs) + len(entry.error) for entry in entries) > _LARGE:
             return False
@@ -126,11 +129,7 @@ class SQLiteJournal:
             JournalError: the file of claims can't be used.
         """
         with told(self.path):
-            owner = Claims.of(self.path).take(run_id)
-        if owner is None:
-            self._file.seen.pop(run_id, None)  # somebody else may have gone on with it
-            self._file.ours.add(run_id)
-        return owner
+            return Claims.of(self.path).take(run_id)
 
     def release(self, run_id: str, /) -> None:
         """Give a run back.
@@ -138,7 +137,6 @@ class SQLiteJournal:
         Raises:
             JournalError: the file of claims can't be used.
         """
-        self._file.ours.discard(run_id)
         with told(self.path):
             Claims.of(self.path).release(run_id)
 
@@ -196,17 +194,17 @@ class SQLiteJournal:
             self._file.transact(db, self._add, entries)
 
     def _add_one(self, db: Connection, entries: Sequence[Entry]) -> bool:
-        """Add an entry to a run of ours by one statement, of which SQLite makes a transaction; False: by more."""
+        """Add an entry by one statement, of which SQLite makes a transaction, if the run ends as it was seen."""
         run_id = entries[0].run_id
-        seen = self._file.seen.get(run_id) if run_id in self._file.ours else None
+        seen = self._file.seen.get(run_id)
         if seen is None:
             return False
-        trail, rows = seen.with_entries(entries)
+        trail, ((number, _, seal, body),) = seen.with_entries(entries)
         if trail.due:
             return False
         try:
-            db.executemany(_INSERT, rows)
-        except IntegrityError:  # another instance in this process has added to it
+            db.execute(_NEXT, (number - 1, seen.last, None, seal, body))
+        except IntegrityError:  # the last row has changed or is lost, or there is another behind it
             return False
         self._file.seen[run_id] = trail
         return True

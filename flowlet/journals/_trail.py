@@ -78,7 +78,7 @@ class Trail(NamedTuple):
         """Add *entries*, all of this run; tell the longer trail, and their rows.
 
         Raises:
-            JournalError: the first is about a call, and nothing is known of the run.
+            JournalError: nothing is known of the run, and the first does not say that it begins.
         """
         run, last = grown(self.run, entries), self.last
         rows: list[Row] = []

@@ -106,13 +106,14 @@ def _groups(journal: Journal) -> Iterator[str]:
 
 
 def _all_or_nothing(journal: Journal) -> Iterator[str]:
-    for group in ([_step()], [_run("a"), _step("b")]):
+    ended = _run("a", state="completed")
+    for whose, group in (("a step", [_step()]), ("a step", [_run("a"), _step("b")]), ("an end", [ended])):
         error: object = None
         try:
             journal.append(group)
         except Exception as exc:  # noqa: BLE001 -- told as a fault
             error = exc
-        found, what = type(error).__name__, "append of a step whose run is not known"
+        found, what = type(error).__name__, f"append of {whose} whose run is not known"
         yield from _unless(isinstance(error, JournalError), what, found, "a JournalError")
     yield from _same("read, after a group that failed", journal.read("a"), [])
     yield from _equal("runs, after a group that failed", list(journal.runs()), [])
