@@ -312,10 +312,8 @@ class RunRecord:
             self.traceback = None if error is None else error.__traceback__
             self.ended = time.perf_counter()
             if error is not None:
-                self.scope.fence(
-                    state
-                )  # first, since a Ctrl-C in it must not leave an end that nobody hears of
-            self.state = state
+                self.scope.fence(state)
+            self.state = state  # after that, since a Ctrl-C between would leave an end that nobody hears of
             callbacks, self._callbacks = self._callbacks, None
         if self.observers:  # before anybody who waits goes on
             self.emit(RunFinished(self.info, time.time(), state, self.duration(), text, self.reused))
