@@ -241,5 +241,5 @@ class NowaitJournal(Journal, Protocol):
         ...
 
     def tidy(self) -> None:
-        """Do what appending has put off. A thread calls this after some thousand entries, while others append."""
+        """Do what :meth:`append_nowait` has put off. A thread calls this after some thousand entries, while others append."""
         ...

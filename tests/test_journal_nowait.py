@@ -245,6 +245,16 @@ async def test_a_journal_is_tidied_by_a_thread(monkeypatch: pytest.MonkeyPatch) 
     assert set(journal.tidied) == {"flowlet journal"}
 
 
+def test_a_journal_that_threads_alone_write_to_is_not_tidied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They put nothing off."""
+    monkeypatch.setattr(_writer, "UNTIDY", 10)
+    journal = Watched(quick=False)
+    for _ in range(2):  # one thread writes and tidies: what it did after the first is told after the second
+        run(with_options(wide, journal=journal), 25)
+    assert {thread for how, thread, _ in journal.asked if how == "append"} == {"flowlet journal"}
+    assert not journal.tidied
+
+
 # --- SQLite ----------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ GROUP = 256
 """How many entries are written at once at most."""
 
 UNTIDY = 2000
-"""How many entries a journal gets before it is tidied; a long one counts once for each *PAGE* of it."""
+"""How many entries a journal that loops write to gets before it is tidied; a long one counts once for each *PAGE* of it."""
 PAGE = 2048
 """Bytes."""
 
@@ -107,6 +107,7 @@ class Writer:
         self._starting = threading.Lock()
         self._asked: Latch | None = None
         self._nowait = _is_nowait(type(journal))
+        self._by_loops = False  # whether some have written, and so put off what a thread has to do
         self._new = 0
         self._untidy = False
 
@@ -185,20 +186,21 @@ class Writer:
         entries = [wish.entry for wish in group if wish.entry is not None and wish.then is None]
         errors = self._append_nowait(entries) if entries and len(entries) == len(group) else None
         if errors is not None:
+            self._by_loops = True
             self._told(group, errors)
         return errors is not None
 
     def _told(self, group: Sequence[Wish], errors: Mapping[str, JournalError | None]) -> None:
         """Tell all who wait how it went; a Ctrl-C amidst leaves the rest for the next who writes: twice does no harm."""
         for wish in group:
-            if wish.entry is not None:
+            if self._by_loops and wish.entry is not None:
                 self._new += 1 + len(wish.entry.value) // PAGE
             error = errors.get(wish.entry.run_id) if errors and wish.entry is not None else None
             wish.error = error if wish.then is None else _tried(wish.then) or error
             wish.done = True
             wish.wake()
             self._wishes.popleft()
-        if self._nowait and self._new >= UNTIDY:
+        if self._new >= UNTIDY:
             self._new, self._untidy = 0, True
             self.ask()
 
