@@ -39,6 +39,7 @@ from flowlet import (
 from flowlet._engine._handle import record_of
 from flowlet._engine._runs import Recent
 from flowlet._engine._threads import Threads
+from flowlet._scope import Scope
 from flowlet.context import current
 from flowlet.events import ModelCalled, RunFinished, RunStarted, StepRetried
 from flowlet.journals import MemoryJournal
@@ -565,6 +566,27 @@ def test_ctrl_c_at_any_point_leaves_no_run_behind():
         if not ctrl_c.struck:
             return
     pytest.fail("it never ended")
+
+
+def test_a_ctrl_c_while_a_run_is_fenced_off_leaves_no_end_untold(monkeypatch):
+    """Whoever waits for the end of the run hears of it."""
+    told: list[str] = []
+    fence = Scope.fence
+
+    def interrupted(scope: Scope, reason: str) -> None:
+        monkeypatch.setattr(Scope, "fence", fence)
+        raise KeyboardInterrupt
+
+    @workflow
+    def bad() -> None:
+        record = record_of(runs()[0])
+        record.on_end(lambda: told.append(record.state))
+        monkeypatch.setattr(Scope, "fence", interrupted)
+        raise ValueError
+
+    with pytest.raises(KeyboardInterrupt):
+        run(bad)
+    assert len(told) == 1
 
 
 @pytest.mark.anyio
