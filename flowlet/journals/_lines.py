@@ -11,6 +11,8 @@ from ..errors import JournalError
 
 __all__ = ["by_run", "grown"]
 
+_GOES_ON = ("pending", "running")
+
 
 def by_run(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     """Sort *entries* by the run that they are about; of each their order stays."""
@@ -32,13 +34,13 @@ def grown(run: JournalledRun | None, entries: Sequence[Entry]) -> JournalledRun:
         run = _first(entries[0])
     for entry in entries:
         if not entry.key:
-            ended = None if entry.state in ("pending", "running") else entry.at
+            ended = None if entry.state in _GOES_ON else entry.at
             run = evolve(run, workflow=entry.name, state=entry.state, ended=ended)
     return run
 
 
 def _first(entry: Entry) -> JournalledRun:
-    if entry.key or entry.state not in ("pending", "running"):
+    if entry.key or entry.state not in _GOES_ON:
         what = f"{entry.kind} {entry.name!r}" if entry.key else f"its end, {entry.state},"
         raise JournalError(
             f"run {entry.run_id!r} is not known here, so {what} was not added: its first entry is about the run "

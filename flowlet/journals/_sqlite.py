@@ -33,6 +33,7 @@ _INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?)"
 _NEXT = """\
 INSERT INTO entries VALUES (IFNULL((SELECT number + 1 FROM entries WHERE number = ? AND digest = ?), 'none'), ?, ?, ?)
 """
+"""Adds behind an entry that is there; else ``none``, which is no number, is an IntegrityError."""
 _UNLISTED = " (it has entries, and is not among the runs)"
 _LOST = "SELECT run FROM entries WHERE run IS NOT NULL AND run NOT IN (SELECT name FROM runs)"
 _OF_RUN = "FROM entries WHERE number BETWEEN ? AND ?"
