@@ -103,21 +103,21 @@ class Scope:
 
     def stop(self, reason: str) -> None:
         """Stop everything below, for *reason*: ``cancelled``, ``timeout``, ``failed`` or ``over``."""
-        self.fence(reason)
-        hooks = self._taken([])
+        hooks = self._close(reason, [])
         if hooks:
             call_all(hooks)
 
-    def _taken(self, hooks: list[Callable[[], object]]) -> list[Callable[[], object]]:
-        """Add what is to be called as this and all below are stopped."""
+    def _close(self, reason: str, hooks: list[Callable[[], object]]) -> list[Callable[[], object]]:
         with guard:
+            if self.reason is None:
+                self.reason = reason
             hooks.extend(self._listed())
             if self.executed is not None:
                 hooks.append(self.executed.cancel_task)
             self._hooks = self.executed = None
             children, self._children = self._children, None
         for child in children or ():
-            child._taken(hooks)
+            child._close(reason, hooks)
         return hooks
 
     def on_stop(self, hook: Callable[[], object]) -> None:
