@@ -124,6 +124,22 @@ async def test_a_provider_that_is_overdue_is_not_waited_for_and_booked_once() ->
 # --- what costs nothing --------------------------------------------------------------------------
 
 
+def test_a_call_is_booked_before_what_it_reserved_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waited for that finds it in the usage."""
+    booked: list[int] = []
+    settle = Meter.settle
+
+    def settled(meter: Meter, hold: Any, spent: Amount) -> None:
+        booked.append(flowlet.usage().calls)
+        settle(meter, hold, spent)
+
+    monkeypatch.setattr(Meter, "settle", settled)
+    configure(budget=Budgets(None, Budget(tokens=20_000)))
+    register_provider("mock", MockProvider(["tea"]))
+    assert LLM("mock:m").ask("?") == "tea"
+    assert booked == [1]
+
+
 def test_what_is_free_passes_a_budget_of_no_money(tmp_path: Any) -> None:
     """``cost=0`` lets mocks and the offline provider be asked, and nothing whose price is some, or not known."""
     configure(budget=Budgets(None, Budget(cost=0)))

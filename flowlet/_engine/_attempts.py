@@ -247,10 +247,10 @@ class Attempt:
             step=place.step,
             step_index=place.step_index,
         )
-        self.hold.settle(used(record))
         if run is not None:
             run.book(record)
         process.of(Ledger).add(record)
+        self.hold.settle(used(record))  # then: who waited for that finds it booked
         place.tell(ModelCalled(place.call.run, record.at, record, self.request, completion))
 
 
