@@ -9,6 +9,7 @@ import pytest
 from flowlet import (
     LLM,
     AsyncLLM,
+    ProviderError,
     RunStopped,
     StepTimeout,
     WorkflowTimeout,
@@ -28,6 +29,7 @@ from flowlet._engine import _crossing
 from flowlet._engine._threads import Threads
 from flowlet.events import LoopRetired, ModelCalled, ThreadAbandoned
 from flowlet.settings import process
+from flowlet.testing import MockProvider
 from rig import PATIENCE, PROMPTLY, TOKENS, Heard, SlowAsync, SlowSync, Trap, adouble, double, until
 
 SHORT = 0.05
@@ -439,12 +441,36 @@ async def naps(seconds: float) -> None:
     await anyio.sleep(seconds)
 
 
-@pytest.mark.parametrize(
-    "wait", [lambda: run(naps, 9), lambda: start(naps, 9).result(), lambda: pmap(naps, [9, 9])]
-)
-def test_a_body_that_ends_at_its_deadline_is_not_called_stuck(heard, wait):
+def streams() -> str:
+    with LLM().stream("?") as pieces:
+        return "".join(pieces)
+
+
+WAITS = [
+    lambda: run(naps, 9),
+    lambda: start(naps, 9).result(),
+    lambda: pmap(naps, [9, 9]),
+    lambda: LLM().ask("?"),
+    streams,
+]
+
+
+def step_timed_out(fn) -> None:
+    """Run *fn* as a step into the time limit of that, promptly."""
+    began = time.monotonic()
+    with pytest.raises(StepTimeout):
+        run(with_options(step(fn), timeout=SHORT))
+    assert time.monotonic() - began < SHORT + PROMPTLY
+
+
+@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize("limited", [timed_out, step_timed_out])
+def test_a_body_that_ends_at_its_deadline_is_not_called_stuck(heard, limited, wait):
     """It waits through flowlet, which wakes it; only a thread that goes on after that is told."""
     ended = threading.Event()
+    busy = ProviderError("rate_limit", "later", retryable=True, retry_after=9.0, provider="mock")
+    configure(model="mock:m")
+    register_provider("mock", MockProvider([busy, "tea"]))
 
     def body() -> None:
         try:
@@ -452,7 +478,7 @@ def test_a_body_that_ends_at_its_deadline_is_not_called_stuck(heard, wait):
         finally:
             ended.set()
 
-    timed_out(body)
+    limited(body)
     assert ended.wait(PATIENCE)
     time.sleep(4 * _crossing.COURTESY)
     assert not heard.of(ThreadAbandoned)

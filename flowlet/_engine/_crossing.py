@@ -149,23 +149,23 @@ def in_other_thread(
     try:
         process.of(Threads).submit(job)
         park(latch, scope, timeout)
-    except FlowletError:  # no thread could be had
+        if not job.finished:
+            if scope.reason is None:
+                scope.stop("timeout")
+                abandon(job, frame)
+                return job
+            settle([job], latch, frame)
+            scope.check()
+    except (FlowletError, RunStopped):  # no thread could be had, or the work was stopped
         raise
     except BaseException:  # Ctrl-C
         scope.stop("cancelled")
         settle([job], latch, frame) if patient else abandon(job, frame)
         raise
     finally:
-        scope.leave()
-    if job.finished:
-        if job.error is None:
-            _carry_back(job.context)
-    elif scope.reason is None:
-        scope.stop("timeout")
-        abandon(job, frame)
-    else:
-        settle([job], latch, frame)
-        scope.check()
+        scope.leave()  # last, since what the other thread waits for is told of a stop by this scope
+    if job.error is None:
+        _carry_back(job.context)
     return job
 
 
