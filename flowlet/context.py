@@ -69,7 +69,7 @@ class Frame:
             if isinstance(step, FullStepRecord) and step.of_model is not None:
                 found += (step.of_model,)
             index = step.parent
-        return found + run.of_models
+        return found + run.models
 
     @property
     def outside(self) -> bool:
@@ -129,10 +129,11 @@ class FullStepRecord(StepRecord):
         super().__init__(frame, run, name)
 
 
-class RunRecord(Frame):
-    """One run: the frame its body runs in, who asked for it, what it used, how it ended."""
+class RunRecord:
+    """One run: who asked for it, where it is, what it used, how it ended."""
 
     __slots__ = (
+        "__weakref__",
         "_callbacks",
         "backend",
         "calls",
@@ -152,8 +153,8 @@ class RunRecord(Frame):
         "limit",
         "meter",
         "middleware",
+        "models",
         "observers",
-        "of_models",
         "open_children",
         "parent",
         "place",
@@ -161,6 +162,7 @@ class RunRecord(Frame):
         "port",
         "result",
         "reused",
+        "scope",
         "simple",
         "started",
         "started_at",
@@ -182,7 +184,7 @@ class RunRecord(Frame):
         self.parent = parent
         self.timeout = options.timeout
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
-        super().__init__(None, Scope(self.id, None if frame is None else frame.scope, self.deadline))
+        self.scope = Scope(self.id, None if frame is None else frame.scope, self.deadline)
         self.state: RunState = "pending"
         self.ended: float | None = None
         self.steps: list[StepRecord] = []
@@ -206,7 +208,7 @@ class RunRecord(Frame):
         self.place: Any = None
         self.reused: Reused | None = None
         self.plugins: Any = None
-        self.of_models = (() if options.model is None else (options.model,)) + (
+        self.models = (() if options.model is None else (options.model,)) + (
             () if frame is None else frame.models
         )
         self._inherit(parent, options)

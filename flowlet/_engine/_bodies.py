@@ -30,23 +30,23 @@ Function = Callable[..., Any]
 
 def inline(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Execute the sync body *fn* in this thread."""
-    previous, kept = current.get(), run.kept
+    previous, kept, frame = current.get(), run.kept, Frame(run, run.scope)
     result: Any = None
     exc: BaseException | None = None
     try:
         try:
-            begin(run)
+            begin(run, frame)
             run.scope.check()
             if run.place is None:
-                result = _executed(run, fn, args, kwargs)
+                result = _executed(run, fn, args, kwargs, frame)
             else:
                 args, kwargs = run.place.inputs or (args, kwargs)
-                result = _kept().body(run, partial(_executed, run, fn, args, kwargs))
+                result = _kept().body(run, partial(_executed, run, fn, args, kwargs, frame))
         except BaseException as caught:  # noqa: BLE001 -- raised by raise_end()
             exc = caught
         finally:
             current.set(previous)
-            run.run = None
+            frame.run = None
         if run.plugins is not None:
             exc = run.plugins.close(run.scope) or exc
         if exc is None and run.scope.reason is None and not late(run) and end(run, "completed", result):
@@ -71,10 +71,14 @@ def _left(run: RunRecord, exc: BaseException, previous: Frame | None, kept: bool
         run.release()
 
 
-def _executed(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _executed(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame
+) -> Any:
     try:
-        wrapped = run.middleware
-        result = _through_runs(run, fn, args, kwargs) if wrapped else settled(fn(*args, **kwargs), run)
+        if run.middleware:
+            result = _through_runs(run, fn, args, kwargs, frame)
+        else:
+            result = settled(fn(*args, **kwargs), frame)
         _good(run, result)
         if run.open_children:
             _join(run)
@@ -93,14 +97,16 @@ def _kept() -> ModuleType:
     return _kept
 
 
-def _through_runs(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _through_runs(
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame
+) -> Any:
     wraps = wrapping(run.middleware, RunCall)
     call = RunCall(run.workflow, args, kwargs, run.info)
 
     def last(call: RunCall) -> Any:
-        return settled(fn(*call.args, **call.kwargs), run)
+        return settled(fn(*call.args, **call.kwargs), frame)
 
-    return through(wraps, call, last, run, lambda: port_of(run))
+    return through(wraps, call, last, frame, lambda: port_of(run))
 
 
 def _join(run: RunRecord) -> None:
@@ -124,23 +130,23 @@ def _stop_children(run: RunRecord) -> None:
 
 async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Execute the async body *fn* in this task."""
-    previous, kept = current.get(), run.kept
+    previous, kept, frame = current.get(), run.kept, Frame(run, run.scope)
     exc = result = None
     try:
         try:
-            port = _entered(run)
+            port = _entered(run, frame)
             try:
                 with run.limit:
                     run.scope.check()
                     if run.place is None:  # without a coroutine between, which many runs at once would feel
-                        begun = _begun(run, fn, args, kwargs, port)
+                        begun = _begun(run, fn, args, kwargs, frame, port)
                         del args, kwargs
                         result = _good(run, await begun)
                         if run.open_children:
                             await _ajoin(run, port)
                     else:
                         args, kwargs = run.place.inputs or (args, kwargs)
-                        call = partial(_aexecuted, run, fn, args, kwargs, port)
+                        call = partial(_aexecuted, run, fn, args, kwargs, frame, port)
                         result = await _kept().abody(run, call)
             finally:
                 if run.open_children:
@@ -149,7 +155,7 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
             exc = _closed(caught) or caught
         finally:
             current.set(previous)
-            run.run = run.limit = None
+            frame.run = run.limit = None
         if run.plugins is not None and not isinstance(exc, GeneratorExit):  # which lets nothing be awaited
             exc = await run.plugins.aclose(run.scope) or exc
         conclude(run, result, exc)
@@ -163,9 +169,9 @@ async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dic
     return result
 
 
-def _entered(run: RunRecord) -> Port:
+def _entered(run: RunRecord, frame: Frame) -> Port:
     """Begin *run* in this task, where it can be stopped from now on."""
-    begin(run)
+    begin(run, frame)
     port = run.port = current_port()
     run.limit = port.limit()
     run.scope.executed = run
@@ -183,10 +189,10 @@ def _closed(exc: BaseException | None) -> GeneratorExit | None:
 
 
 async def _aexecuted(
-    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], port: Port
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame, port: Port
 ) -> Any:
     try:
-        result = _good(run, await _begun(run, fn, args, kwargs, port))
+        result = _good(run, await _begun(run, fn, args, kwargs, frame, port))
         if run.open_children:
             await _ajoin(run, port)
     except BaseException:
@@ -197,10 +203,10 @@ async def _aexecuted(
 
 
 def _begun(
-    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], port: Port
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame, port: Port
 ) -> Awaitable[Any]:
     """Make what is to be awaited for the result of the body."""
-    given = _through_aruns(run, fn, args, kwargs) if run.middleware else fn(*args, **kwargs)
+    given = _through_aruns(run, fn, args, kwargs, frame) if run.middleware else fn(*args, **kwargs)
     coroutine = given if is_coroutine(given) else _awaiting(given)
     return coroutine if in_body() else driven(coroutine, port)
 
@@ -219,10 +225,10 @@ def _good(run: RunRecord, result: Any) -> Any:
 
 
 def _through_aruns(
-    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+    run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame
 ) -> Coroutine[Any, Any, Any]:
     call = RunCall(run.workflow, args, kwargs, run.info)
-    return athrough(wrapping(run.middleware, RunCall), call, _last(fn), run)
+    return athrough(wrapping(run.middleware, RunCall), call, _last(fn), frame)
 
 
 async def _astop_children(run: RunRecord, port: Port) -> None:

@@ -323,7 +323,7 @@ def memo_of_root(
         raise InputError(f"{what} can't be kept", exc.faults) from None
     info = {
         **_home(fn),
-        "model": chosen(run.of_models) if run.of_models else None,
+        "model": chosen(run.models) if run.models else None,
         "backend": run.backend,
         "tags": list(run.tags),
         "correlation_id": run.correlation_id,

@@ -131,9 +131,8 @@ def _too_deep(run: RunRecord) -> str:
     return f"child runs nest {MAX_DEPTH} deep at most; {told}"
 
 
-def begin(run: RunRecord) -> None:
-    run.run = run  # until the body ends: a frame that a task keeps has no run then
-    current.set(run)
+def begin(run: RunRecord, frame: Frame) -> None:
+    current.set(frame)
     run.begin()
     if run.observers and not run.over:
         run.emit(RunStarted(run.info, time.time()))
