@@ -275,18 +275,20 @@ def test_it_is_closed_after_a_cancellation(kind: type[Kettle], background: str, 
 @pytest.mark.parametrize("kind", [AsyncKettle, AsyncInside])
 def test_what_opens_too_late_on_a_loop_is_closed(kind: type[Kettle], background: str, soon: None) -> None:
     """Also when it ignores its cancellation for as long as that takes."""
-    free = threading.Event()
+    entered, free = threading.Event(), threading.Event()
 
     class Slow(kind):  # type: ignore[misc, valid-type]
         told: ClassVar[list[str]] = []
 
     async def aopen(self: Kettle) -> None:
+        entered.set()
         while not free.is_set():
             with suppress(BaseException):
                 await anyio.sleep(0.01)
         self.told.append("open")
 
     def opens(self: Kettle) -> None:
+        entered.set()
         free.wait(PATIENCE)
         self.told.append("open")
 
@@ -297,7 +299,8 @@ def test_what_opens_too_late_on_a_loop_is_closed(kind: type[Kettle], background:
         return await get_step("slow")("x")
 
     with pytest.raises(WorkflowTimeout):
-        run(with_options(body, timeout=0.05))
+        run(with_options(body, timeout=0.5))
+    assert entered.is_set()
     time.sleep(0.1)
     free.set()
     until(lambda: Slow.told == ["open", "close"])
@@ -306,18 +309,20 @@ def test_what_opens_too_late_on_a_loop_is_closed(kind: type[Kettle], background:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_what_opens_too_late_is_closed(when: str, background: str, soon: None) -> None:
     """A thread that was left behind while it opened closes what it has then, and calls nothing."""
-    free = threading.Event()
+    entered, free = threading.Event(), threading.Event()
 
     class Slow(Kettle):
         told: ClassVar[list[str]] = []
 
         def open(self) -> None:
+            entered.set()
             free.wait(PATIENCE)
             super().open()
 
     register_step("slow", Slow)
     with pytest.raises(WorkflowTimeout):
-        run(with_options(workflow(lambda: get_step("slow")("x")), timeout=0.05))
+        run(with_options(workflow(lambda: get_step("slow")("x")), timeout=0.5))
+    assert entered.is_set()
     if when == "after":
         time.sleep(0.1)
     free.set()
