@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Protocol
 
 from ._forks import at_fork
@@ -86,12 +87,25 @@ class Scope:
             child.stop(reason)
 
     def leave(self) -> None:
-        """Forget this scope: what it covered has ended."""
+        """Forget this scope: what it covered has ended. What goes on below belongs to the scope around it."""
         parent = self.parent
-        if parent is not None and parent._children is not None:
-            with guard:
+        with guard:
+            self._hooks = self.executed = None
+            if parent is None:
+                return
+            if parent._children is not None:
                 parent._children.discard(self)
-        self._hooks = self.executed = None
+            if not self._children:
+                return
+            children, self._children = self._children, None
+            reason = self.reason or parent.reason
+            for child in children:
+                child.parent = parent
+            if reason is None:
+                parent._children = children | (parent._children or set())
+                return
+        for child in children:
+            child.stop(reason)
 
     def fence(self, reason: str) -> None:
         """Let nothing begin below any more, for *reason*, and leave it to :meth:`stop` to end what goes on."""
@@ -156,6 +170,17 @@ class Scope:
         """
         if self.reason is not None:
             raise RunStopped(self.run_id, self.reason)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the nearest deadline around this."""
+        nearest = inf
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.deadline is not None:
+                nearest = min(nearest, scope.deadline)
+            scope = scope.parent
+        return max(0.0, nearest - time.monotonic())
 
     @property
     def timed_out(self) -> bool:

@@ -15,7 +15,7 @@ from ..context import Frame, RunRecord, current
 from ..protocols import RunCall
 from ..settings import process
 from ._bridge import driven, in_body
-from ._crossing import SETTLE, grace_of, is_coroutine, park, settled
+from ._crossing import SETTLE, grace_of, idle, is_coroutine, park, settled
 from ._dropped import refuse_dropped
 from ._failures import awaited, refuse_within
 from ._loops import Port, current_port
@@ -125,7 +125,7 @@ def _stop_children(run: RunRecord) -> None:
     for child in children:
         latch = Latch()
         child.on_end(latch.set)
-        latch.wait(until - time.monotonic())
+        idle(latch, until - time.monotonic())
 
 
 async def drive(run: RunRecord, fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -72,6 +72,18 @@ class Flights:
                 flight.needs.add(key)
             return False
 
+    def wait_no_more(self, key: str, wake: Callable[[], object]) -> None:
+        """Forget that *wake* waits for the call of *key*, if that still goes on."""
+        with self._lock:
+            found = self._flights.get(key)
+            if found is None:
+                return
+            given_up = [flight for other, around in found.waiting if other == wake for flight in around]
+            found.waiting = [(other, around) for other, around in found.waiting if other != wake]
+            for flight in given_up:
+                if not any(flight in around for _, around in found.waiting):
+                    flight.needs.discard(key)
+
     def _around(self, who: Scope) -> Iterator[Flight]:
         """The calls that *who* is within, in its run and the runs around it."""
         above: Scope | None = who

@@ -50,8 +50,8 @@ _OF_THE_PLACE = frozenset((current, library))
 
 
 def grace_of(scope: Scope) -> float:
-    """Seconds that what is in flight in *scope* may still take."""
-    return 0.0 if scope.timed_out else process.settings.grace
+    """Seconds that what is in flight in *scope* may still take; a deadline leaves none."""
+    return 0.0 if scope.timed_out else min(process.settings.grace, scope.left)
 
 
 def abandon(job: Job, frame: Frame) -> None:
@@ -103,12 +103,12 @@ def park(latch: Latch, scope: Scope, timeout: float | None = None) -> bool:
     """Wait in this thread until *latch* is set, *scope* is stopped or *timeout* seconds have passed."""
     try:
         scope.on_stop(latch.set)
-        return _idle(latch, timeout)
+        return idle(latch, timeout)
     finally:
         scope.forget(latch.set)
 
 
-def _idle(latch: Latch, timeout: float | None) -> bool:
+def idle(latch: Latch, timeout: float | None) -> bool:
     """Wait in this thread for *latch*, and lend its place to others meanwhile."""
     threads = process.of(Threads)
     lent = None
@@ -154,6 +154,7 @@ def in_other_thread(
                 scope.stop("timeout")
                 abandon(job, frame)
                 return job
+            scope.stop(scope.reason)  # it may be fenced alone so far
             settle([job], latch, frame)
             scope.check()
     except (FlowletError, RunStopped):  # no thread could be had, or the work was stopped
@@ -178,7 +179,7 @@ def settle(jobs: list[Job], latch: Latch, frame: Frame) -> None:
             left = begun + (grace if job.busy else min(grace, COURTESY)) - time.monotonic()
             if left <= 0:
                 break
-            _idle(latch, min(left, COURTESY))
+            idle(latch, min(left, COURTESY))
         abandon(job, frame)
 
 
@@ -259,13 +260,13 @@ def on_loop(
     try:
         park(latch, scope)
         if not call.finished and not scope.timed_out:
-            _idle(latch, grace_of(scope) + SETTLE)
+            idle(latch, grace_of(scope) + SETTLE)
         if not call.finished:
             scope.check()
     except BaseException:
         if scope.reason is None:  # Ctrl-C
             scope.stop("cancelled")
-            _idle(latch, grace_of(scope) + SETTLE)
+            idle(latch, grace_of(scope) + SETTLE)
         raise
     finally:
         scope.leave()

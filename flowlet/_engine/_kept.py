@@ -102,8 +102,11 @@ class Kept:
         flights, scope = process.of(Flights), self._record.scope
         latch = Latch()
         while not flights.board(slot.key, scope, latch.set):
-            park(latch, scope)
-            scope.check()
+            try:
+                park(latch, scope)
+                scope.check()
+            finally:
+                flights.wait_no_more(slot.key, latch.set)
             latch = Latch()
         with flights.landing(slot.key, scope):
             found = self._look(slot)
@@ -113,7 +116,10 @@ class Kept:
         flights, scope = process.of(Flights), self._record.scope
         waiter = current_port().waiter()
         while not flights.board(slot.key, scope, waiter.wake):
-            await waiter.wait()
+            try:
+                await waiter.wait()
+            finally:
+                flights.wait_no_more(slot.key, waiter.wake)
             waiter = current_port().waiter()
         with flights.landing(slot.key, scope):
             found = await _off_loop(self._look, slot)

@@ -99,7 +99,13 @@ class _RunJob(Job):
             self.tell()
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
-        self.record.on_end(process.of(Watch).after(seconds, call).cancel)
+        timer = process.of(Watch).after(seconds, call)
+
+        def ended() -> None:
+            if self.record.state != "timeout":  # which the thread itself may not have heard of
+                timer.cancel()
+
+        self.record.on_end(ended)
 
 
 def _give_up(run: RunRecord) -> None:

@@ -10,6 +10,7 @@ import inspect
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from contextvars import copy_context
 from functools import cache, partial
 from types import ModuleType
@@ -34,6 +35,7 @@ from ._loops import current_port, in_ipython, running_loop
 from ._middleware import athrough, through
 from ._retry import Raised, aretry, retry
 from ._threads import here_busy
+from ._watch import Watch
 
 T = TypeVar("T")
 
@@ -105,12 +107,27 @@ def _attempt_in_time(one: Attempt) -> Completion:
     part = frame.below(frame.scope)
     try:
         job = in_other_thread(part, _busy_attempt, (one,), {}, seconds, patient=False)
+    except RunStopped:
+        _book_when_overdue(one, seconds)
+        raise
     except KeyboardInterrupt as exc:
         one.failed(exc, time.perf_counter() - started, TokenUsage() if one.hold.give_up() else UNKNOWN)
         raise
     if not job.finished or part.scope.reason == "timeout":  # it may have ended since, as it was told to
         raise _given_up(one, started)
     return job.outcome()  # type: ignore[no-any-return]
+
+
+def _book_when_overdue(one: Attempt, seconds: float) -> None:
+    """Book an attempt that nobody waits for any more when its time is over, if it still goes on then."""
+    attempt = weakref.ref(one)
+
+    def overdue() -> None:
+        if (one := attempt()) is not None:
+            one.failed(_overdue(one.request), seconds)
+
+    with suppress(FlowletError):  # the clock can't have a thread any more
+        process.of(Watch).after(seconds, overdue)
 
 
 def _given_up(one: Attempt, started: float) -> ProviderError:
@@ -239,6 +256,9 @@ async def _answer(one: Attempt) -> Completion:
         with anyio.move_on_after(seconds):
             job = await in_thread(frame.below(scope), _busy_attempt, (one,), {})
             return job.outcome()  # type: ignore[no-any-return]
+    except BaseException:
+        _book_when_overdue(one, seconds)
+        raise
     finally:
         scope.leave()
     raise _given_up(one, started)
@@ -284,14 +304,17 @@ class _InFlight:
         scope = self._one.place.frame.scope
         if self._finished or self._one.hold.give_up():
             return
-        if scope.timed_out:  # nobody waits, but what was paid for is still booked
-            self._limit.deadline = anyio.current_time() + process.settings.grace
-            return
         try:
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_of(scope)):
-                await waiter.wait()
+            if grace := grace_of(scope):
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace):
+                    await waiter.wait()
         finally:
-            self._limit.cancel()
+            if scope.timed_out:  # nobody waits, but what was paid for is still booked
+                self._limit.deadline = anyio.current_time() + process.settings.grace
+            else:
+                self._limit.cancel()
+        if scope.timed_out:
+            return
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE):
             await waiter.wait()  # it is booked and its connection closed before the run has ended
 
