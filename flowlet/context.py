@@ -357,6 +357,13 @@ def chosen(models: Sequence[str]) -> str:
 
 current: ContextVar[Frame | None] = ContextVar("flowlet_frame", default=None)
 
+
+def innermost(frame: Frame) -> Frame:
+    """The frame of this code, which is part of *frame*; that itself, where the context of the run was left."""
+    now = current.get()
+    return frame if now is None or now.run is not frame.run else now
+
+
 at_fork(after_in_child=lambda: current.set(None))  # the runs around it are the parent's
 
 

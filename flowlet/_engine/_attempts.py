@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from attrs import evolve, frozen
 
 from .._raised import describe
-from ..context import RunRecord, here
+from ..context import RunRecord, here, innermost
 from ..errors import BudgetExceeded, FlowletError, ProviderError, RunStopped
 from ..events import BudgetRefused, ModelCalled, ModelRetried, PIIFound, PluginFailed
 from ..messages import Completion, Request
@@ -79,7 +79,7 @@ class Attempts:
             RunStopped: the run is over.
         """
         if not self.frame.outside:
-            self.frame.scope.check()
+            innermost(self.frame).scope.check()
 
     def memo(self, request: Request) -> Memo | None:
         """What tells this call from others in the journal of the run; None without one."""

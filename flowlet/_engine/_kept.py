@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from .._scope import Scope
-from ..context import OUTSIDE, Frame, FullStepRecord, RunRecord
+from ..context import OUTSIDE, Frame, FullStepRecord, RunRecord, innermost
 from ..entries import Entry
 from ..errors import JournalError, RunStopped
 from ..settings import process
@@ -102,9 +102,10 @@ class Kept:
         flights, scope = process.of(Flights), self._record.scope
         latch = Latch()
         while not flights.board(slot.key, scope, latch.set):
+            now = innermost(self._record).scope
             try:
-                park(latch, scope)
-                scope.check()
+                park(latch, now)
+                now.check()
             finally:
                 flights.wait_no_more(slot.key, latch.set)
             latch = Latch()

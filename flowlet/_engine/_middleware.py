@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import CoroutineType
 from typing import Any
 
-from ..context import Frame
+from ..context import Frame, innermost
 from ..protocols import ModelCall, RunCall, StepCall
 from ._crossing import in_thread, on_loop
 from ._loops import Port, current_port
@@ -148,7 +148,8 @@ def through(
             return through(rest, call, last, frame, port)
 
     async def afollowing(call: Any) -> Any:
-        job = await in_thread(frame.below(frame.scope), following, (call,), {})
+        place = innermost(frame)
+        job = await in_thread(place.below(place.scope), following, (call,), {})
         return job.outcome()
 
     afollowing.__qualname__ = "next"  # in the message about one that was not awaited
@@ -173,7 +174,8 @@ async def athrough(middleware: Sequence[Callable[..., Any]], call: Any, last: An
             return await athrough(rest, call, last, frame)
 
     def following(call: Any) -> Any:
-        return on_loop(frame.below(frame.scope), port, afollowing, (call,))
+        place = innermost(frame)
+        return on_loop(place.below(place.scope), port, afollowing, (call,))
 
     afollowing.__qualname__ = "next"  # in the message about one that was not awaited
     with own:

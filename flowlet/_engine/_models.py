@@ -20,7 +20,7 @@ import anyio
 from attrs import evolve
 
 from .._scope import Scope
-from ..context import here
+from ..context import here, innermost
 from ..errors import BridgeError, FlowletError, ProviderError, RunStopped
 from ..messages import Completion, Request
 from ..metrics import UNKNOWN, TokenUsage
@@ -83,7 +83,7 @@ def _with_retries(attempts: Attempts, call: ModelCall) -> Completion:
         one = attempts.attempt(call.request, number, memo)
         with here_busy():  # from here on, whoever cancels the run waits for the answer
             attempts.check()
-            with one.hold.taken(attempts.frame.scope):
+            with one.hold.taken(innermost(attempts.frame).scope):
                 completion = _attempt_in_time(one)
         attempts.check()
         return completion
@@ -95,7 +95,7 @@ def retried(attempts: Attempts, attempt: Callable[[int], T]) -> T:
     """Make *attempt* until it succeeds, its error is final, or none is left."""
     if attempts.target.attempts == 1:
         return attempt(1)
-    return retry(attempts.policy(), attempt, partial(pause, attempts.frame.scope))
+    return retry(attempts.policy(), attempt, partial(pause, innermost(attempts.frame).scope))
 
 
 def _attempt_in_time(one: Attempt) -> Completion:
@@ -103,7 +103,7 @@ def _attempt_in_time(one: Attempt) -> Completion:
     provider = one.place.target.provider
     if getattr(provider, "keeps_time", False) or sync_method(provider, "complete") is None:
         return _attempt(one)
-    started, frame, seconds = time.perf_counter(), one.place.frame, one.request.timeout + OVERDUE
+    started, frame, seconds = time.perf_counter(), innermost(one.place.frame), one.request.timeout + OVERDUE
     part = frame.below(frame.scope)
     try:
         job = in_other_thread(part, _busy_attempt, (one,), {}, seconds, patient=False)
@@ -138,7 +138,7 @@ def _given_up(one: Attempt, started: float) -> ProviderError:
 
 
 def _attempt(one: Attempt) -> Completion:
-    target, frame = one.place.target, one.place.frame
+    target, frame = one.place.target, innermost(one.place.frame)
     method = sync_method(target.provider, "complete")
     if method is None:
         answer: Completion = on_loop(frame.below(frame.scope), port_at(frame), _answer, (one,))
@@ -250,7 +250,7 @@ async def aretried(attempts: Attempts, attempt: Callable[[int], Awaitable[T]]) -
 async def _answer(one: Attempt) -> Completion:
     if async_method(one.place.target.provider, "complete") is not None:
         return await _InFlight(one).answer()
-    started, frame, seconds = time.perf_counter(), one.place.frame, one.request.timeout + OVERDUE
+    started, frame, seconds = time.perf_counter(), innermost(one.place.frame), one.request.timeout + OVERDUE
     scope = Scope(frame.scope.run_id, frame.scope, time.monotonic() + seconds)  # no grace beyond it
     try:
         with anyio.move_on_after(seconds):

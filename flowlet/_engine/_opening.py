@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ..context import Frame, here
+from ..context import Frame, here, innermost
 from ..errors import BridgeError, PluginError
 from ..settings import process
 from ..specs import is_async
@@ -101,7 +101,8 @@ def _open(held: Held, frame: Frame, port: Port | None = None) -> None:
                 )
             port = held.port = port or _home(held, frame)
         if port is not None and is_async(value.open):
-            on_loop(frame.below(frame.scope), port, value.open)
+            place = innermost(frame)
+            on_loop(place.below(place.scope), port, value.open)
         else:
             awaited(value.open(), f"open() of {held.recipe.plugin}")
     close_all(held.late(), SETTLE)
@@ -153,13 +154,17 @@ def _home(held: Held, frame: Frame) -> Port:
 async def _at(
     port: Port | None,
     frame: Frame,
-    fn: Callable[..., Awaitable[Any]],
+    fn: Callable[..., Coroutine[Any, Any, Any]],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
     """Await *fn* on the loop of *port*, which may be another one."""
     if port is None or port is current_port():
         return await fn(*args, **kwargs)
-    there = (frame.below(frame.scope), port, fn, args, kwargs)
-    job = await in_thread(frame.below(frame.scope), on_loop, there, {})
+
+    def there() -> Any:
+        place = innermost(frame)
+        return on_loop(place.below(place.scope), port, fn, args, kwargs)
+
+    job = await in_thread(frame.below(frame.scope), there, (), {})
     return job.outcome()

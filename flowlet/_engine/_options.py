@@ -16,7 +16,7 @@ import anyio
 
 from .._raised import describe
 from .._scope import Scope
-from ..context import Frame, FullStepRecord, RunRecord, StepRecord, current
+from ..context import Frame, FullStepRecord, RunRecord, StepRecord, current, innermost
 from ..errors import ProviderError, StepTimeout
 from ..events import StepRetried, StepStarted
 from ..protocols import StepCall
@@ -134,13 +134,15 @@ def _attempts(
         record.attempts = number
         if limiter is None:
             return _one(spec, fn, record, args, kwargs)
-        with limiter.place(record.scope):
+        with limiter.place(innermost(record).scope):
             return _one(spec, fn, record, args, kwargs)
 
     if spec.step.attempts == 1:
         result = attempt(1)
     else:
-        result = retry(_policy(spec, record, run), attempt, lambda seconds: pause(record.scope, seconds))
+        result = retry(
+            _policy(spec, record, run), attempt, lambda seconds: pause(innermost(record).scope, seconds)
+        )
     awaited(result, spec.name)
     if spec.step.check:
         check_result(fn, result)
@@ -151,7 +153,8 @@ def _one(spec: Spec, fn: Function, record: StepRecord, args: tuple[Any, ...], kw
     timeout = spec.step.timeout
     if timeout is None:
         return fn(*args, **kwargs)
-    part = record.below(record.scope)
+    place = innermost(record)
+    part = place.below(place.scope)
     job = in_other_thread(part, fn, args, kwargs, timeout)
     if not job.finished or part.scope.reason == "timeout":  # it may have ended since, as it was told to
         raise StepTimeout(record.name, timeout)

@@ -16,6 +16,7 @@ from typing import Any
 from attrs import evolve
 
 from .._tracebacks import conceal
+from ..context import innermost
 from ..errors import BridgeError, Refused, Truncated
 from ..messages import Completion, Delta, Request
 from ..settings import process
@@ -159,7 +160,7 @@ def _opened(one: Attempt, method: Callable[..., Any]) -> Generator[Iterator[str]
     attempts, target = one.place, one.place.target
     with here_busy():
         attempts.check()
-        with one.hold.taken(attempts.frame.scope):
+        with one.hold.taken(innermost(attempts.frame).scope):
             one.hold.begin()
     total = _Sum(one)
     try:
