@@ -108,7 +108,7 @@ def _attempt_in_time(one: Attempt) -> Completion:
     try:
         job = in_other_thread(part, _busy_attempt, (one,), {}, seconds, patient=False)
     except RunStopped:
-        _book_when_overdue(one, seconds)
+        _left_alone(one, seconds)
         raise
     except KeyboardInterrupt as exc:
         one.failed(exc, time.perf_counter() - started, TokenUsage() if one.hold.give_up() else UNKNOWN)
@@ -118,8 +118,10 @@ def _attempt_in_time(one: Attempt) -> Completion:
     return job.outcome()  # type: ignore[no-any-return]
 
 
-def _book_when_overdue(one: Attempt, seconds: float) -> None:
-    """Book an attempt that nobody waits for any more when its time is over, if it still goes on then."""
+def _left_alone(one: Attempt, seconds: float) -> None:
+    """Book an attempt that nobody waits for any more when its time is over, if it has begun and still goes on then."""
+    if one.hold.give_up():
+        return
     attempt = weakref.ref(one)
 
     def overdue() -> None:
@@ -252,12 +254,14 @@ async def _answer(one: Attempt) -> Completion:
         return await _InFlight(one).answer()
     started, frame, seconds = time.perf_counter(), innermost(one.place.frame), one.request.timeout + OVERDUE
     scope = Scope(frame.scope.run_id, frame.scope, time.monotonic() + seconds)  # no grace beyond it
+    job = None
     try:
         with anyio.move_on_after(seconds):
             job = await in_thread(frame.below(scope), _busy_attempt, (one,), {})
             return job.outcome()  # type: ignore[no-any-return]
     except BaseException:
-        _book_when_overdue(one, seconds)
+        if job is None:
+            _left_alone(one, seconds)
         raise
     finally:
         scope.leave()
