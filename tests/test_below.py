@@ -164,12 +164,12 @@ async def test_a_native_cancellation_gets_through_middleware_on_a_thread() -> No
 
 
 async def limited(call: StepCall, next):
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(2 * SOON):
         return await next(call)
 
 
 async def limited_calls(call: ModelCall, next):
-    with anyio.fail_after(SOON):
+    with anyio.fail_after(2 * SOON):
         return await next(call)
 
 
@@ -289,8 +289,8 @@ def test_a_stop_that_is_told_before_it_comes_wakes_all_the_same(background: str)
 def test_an_attempt_that_nobody_waits_for_is_given_up_in_its_time(colour: str) -> None:
     """It holds its part of the budget until then, and no longer."""
     register_provider("slow", slow := SlowSync())
-    llm = {"timeout": SOON, "attempts": 1}
-    asks = step(timeout=SOON / 2)(lambda: LLM("slow:m", **llm).ask("?"))
+    llm = {"timeout": 3 * SOON, "attempts": 1}
+    asks = step(timeout=2 * SOON)(lambda: LLM("slow:m", **llm).ask("?"))
 
     def again() -> str:
         slow.answer.set()
@@ -330,13 +330,13 @@ def test_a_wait_for_another_call_that_was_given_up_counts_no_more() -> None:
         made.append("one")
         with anyio.move_on_after(SOON):
             await other(x)
-        await anyio.sleep(3 * SOON)
+        await anyio.sleep(5 * SOON)
         return 1
 
     @step(cache=lambda x: x)
     async def other(x: int) -> int:
         made.append("other")
-        await anyio.sleep(2 * SOON)
+        await anyio.sleep(5 * SOON)
         return await one(x)
 
     async def call(i: int) -> None:
