@@ -338,7 +338,7 @@ def many() -> None:
     for backend in ("asyncio", "trio"):
         change = anyio.run(overhead, backend=backend)
         row(f"overhead of a run among 100 against alone, {backend}", f"{change:+.0%}", "+ 20 %")
-    gc.unfreeze()  # a thousand times as much is collected below, with the heap that a program has
+    gc.unfreeze()  # the rows below have the heap that a program has
     for backend in ("asyncio", "trio"):
         ratio, kib = anyio.run(ten_thousand, backend=backend)
         row(

@@ -173,10 +173,12 @@ class Scope:
 
     @property
     def left(self) -> float:
-        """Seconds until the nearest deadline around this."""
+        """Seconds until the nearest deadline around this; none when a time limit has ended it."""
         nearest = inf
         scope: Scope | None = self
         while scope is not None:
+            if scope.reason == "timeout":
+                return 0.0
             if scope.deadline is not None:
                 nearest = min(nearest, scope.deadline)
             scope = scope.parent
@@ -185,10 +187,4 @@ class Scope:
     @property
     def timed_out(self) -> bool:
         """Whether a time limit ended this, so that nobody waits for what is in flight."""
-        now = time.monotonic()
-        scope: Scope | None = self
-        while scope is not None:
-            if scope.reason == "timeout" or (scope.deadline is not None and scope.deadline <= now):
-                return True
-            scope = scope.parent
-        return False
+        return not self.left

@@ -51,7 +51,7 @@ _OF_THE_PLACE = frozenset((current, library))
 
 def grace_of(scope: Scope) -> float:
     """Seconds that what is in flight in *scope* may still take; a deadline leaves none."""
-    return 0.0 if scope.timed_out else min(process.settings.grace, scope.left)
+    return min(process.settings.grace, scope.left)
 
 
 def abandon(job: Job, frame: Frame) -> None:

@@ -108,7 +108,7 @@ def _attempt_in_time(one: Attempt) -> Completion:
     try:
         job = in_other_thread(part, _busy_attempt, (one,), {}, seconds, patient=False)
     except RunStopped:
-        _left_alone(one, seconds)
+        _book_alone(one, seconds)
         raise
     except KeyboardInterrupt as exc:
         one.failed(exc, time.perf_counter() - started, TokenUsage() if one.hold.give_up() else UNKNOWN)
@@ -118,7 +118,7 @@ def _attempt_in_time(one: Attempt) -> Completion:
     return job.outcome()  # type: ignore[no-any-return]
 
 
-def _left_alone(one: Attempt, seconds: float) -> None:
+def _book_alone(one: Attempt, seconds: float) -> None:
     """Book an attempt that nobody waits for any more when its time is over, if it has begun and still goes on then."""
     if one.hold.give_up():
         return
@@ -261,7 +261,7 @@ async def _answer(one: Attempt) -> Completion:
             return job.outcome()  # type: ignore[no-any-return]
     except BaseException:
         if job is None:
-            _left_alone(one, seconds)
+            _book_alone(one, seconds)
         raise
     finally:
         scope.leave()
